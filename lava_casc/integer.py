@@ -1,0 +1,106 @@
+"""Pure integer arithmetic: ranges of bits, wrapping, even delivery over steps, interval bounds.
+
+Nothing in here knows about networks or hardware. Arrays are NumPy integer arrays; scalars are Python ints.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+IntArray = NDArray[np.int64]
+
+
+class Interval(NamedTuple):
+    """Every value between `low` and `high`, both included; arrays of one shape, element by element."""
+
+    low: IntArray
+    high: IntArray
+
+    def __add__(self, other: object) -> Interval:
+        """Return the interval of the sums (the tuple's concatenation is never what is meant)."""
+        if not isinstance(other, Interval):
+            return NotImplemented
+        return Interval(self.low + other.low, self.high + other.high)
+
+    def hull(self, other: Interval) -> Interval:
+        """Return the smallest interval that holds both."""
+        return Interval(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+
+    @property
+    def bits(self) -> int:
+        """The signed bits that hold every value of every element."""
+        return signed_bits(int(np.min(self.low, initial=0)), int(np.max(self.high, initial=0)))
+
+
+def signed_range(bits: int) -> tuple[int, int]:
+    """Return the least and the greatest value of a two's complement integer: ``-2**(bits-1), 2**(bits-1) - 1``."""
+    if bits < 1:
+        raise ValueError(f"a signed integer needs at least 1 bit, not {bits}")
+    return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+
+
+def signed_bits(low: int, high: int) -> int:
+    """Return the fewest two's complement bits that hold both `low` and `high` (1 for ``0, 0``)."""
+    return 1 + max((~value if value < 0 else value).bit_length() for value in (int(low), int(high)))
+
+
+def wrap_signed(x: ArrayLike, bits: int) -> IntArray:
+    """Return `x` modulo ``2**bits`` in ``[-2**(bits-1), 2**(bits-1))``, as a register of that width would hold it."""
+    low, _ = signed_range(bits)
+    return ((_as_int64(x) - low) & ((1 << bits) - 1)) + low
+
+
+def saturate_signed(x: ArrayLike, bits: int) -> IntArray:
+    """Return `x` clipped to ``[-2**(bits-1), 2**(bits-1) - 1]``."""
+    return np.clip(_as_int64(x), *signed_range(bits))
+
+
+def split_evenly(total: ArrayLike, steps: int) -> tuple[IntArray, IntArray]:
+    """Split `total` into the same amount each step and a remainder of the same sign.
+
+    Returns
+    -------
+    per_step, remainder : ndarray of int64
+        ``total == steps * per_step + remainder`` with ``abs(remainder) < steps``. Neither differs in sign from `total`,
+        so that whatever was delivered so far lies between 0 and `total`.
+    """
+    total, steps = _as_int64(total), _positive(steps)
+    per_step = np.sign(total) * (np.abs(total) // steps)
+    return per_step, total - steps * per_step
+
+
+def spread(total: ArrayLike, steps: int, step: int) -> IntArray:
+    """Return the share of `total` that is delivered in `step` (1, 2, ...) when it is spread over `steps` steps.
+
+    ``total * t // steps - total * (t - 1) // steps`` for ``t = step <= steps``, and 0 afterwards. The shares of all
+    steps add up to `total` exactly, differ by at most one, and never differ in sign from `total`.
+    """
+    total, steps = _as_int64(total), _positive(steps)
+    if not 1 <= step <= steps:
+        return np.zeros_like(total)
+    return total * step // steps - total * (step - 1) // steps
+
+
+def quantized_activation(x: ArrayLike, threshold: ArrayLike, levels: int) -> IntArray:
+    """Return ``clip(x // threshold, 0, levels)``, the count at which a neuron that received `x` comes to rest."""
+    return np.clip(_as_int64(x) // _as_int64(threshold), 0, levels)
+
+
+def _as_int64(x: ArrayLike) -> IntArray:
+    array = np.asarray(x)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"integers are needed, not {array.dtype}")
+    if array.dtype == np.uint64:
+        raise TypeError("uint64 does not fit int64")
+    return array.astype(np.int64)
+
+
+def _positive(steps: int) -> int:
+    steps = operator.index(steps)
+    if steps < 1:
+        raise ValueError(f"at least 1 step is needed, not {steps}")
+    return steps

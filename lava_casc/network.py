@@ -1,0 +1,438 @@
+"""`IntegerNetwork`, the one immutable form in the middle: everything before it is float, everything after it reads it.
+
+A network is a graph of layers in topological order. Each layer holds integers only::
+
+    X = sum over synapses (weight * y_source) * 2**exponent + bias + initial
+    y = clip(X // threshold, 0, levels)                               `Neurons`
+    y = max over a window of y_source                                 `MaxPool`
+    logits = X                                                        `Readout`
+
+Shapes are ``(C, H, W)`` for images and ``(N,)`` for flat layers. Arrays are read-only; a changed network is a new one
+(`dataclasses.replace`). A network validates itself when it is made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lava_casc.errors import InvalidNetworkError
+from lava_casc.integer import IntArray
+from lava_casc.schedule import LayerTiming, WakeSleepSchedule
+
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+
+
+class _Frozen:
+    """Equality by content, arrays included, for frozen dataclasses."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))  # type: ignore[arg-type]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _freeze(self, name: str, dtype: type | None = None) -> None:
+        """Replace the array `name` by a read-only copy, of integer kind and `dtype` where one is given."""
+        array = np.array(getattr(self, name), order="C")
+        if dtype is not None:
+            if array.dtype.kind not in "iu" and array.size:
+                raise InvalidNetworkError(f"{name} must hold integers, not {array.dtype}")
+            if array.size and not np.iinfo(dtype).min <= int(array.min()) <= int(array.max()) <= np.iinfo(dtype).max:
+                raise InvalidNetworkError(f"{name} holds a value outside {np.dtype(dtype)}")
+            array = array.astype(dtype)
+        array.setflags(write=False)
+        object.__setattr__(self, name, array)
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(_Frozen):
+    """A convolution synapse, in torch's layout: cross-correlation with zero padding.
+
+    Attributes
+    ----------
+    source : str
+        Name of the layer that it comes from, of shape (C, H, W).
+    weight : (O, C / groups, KH, KW) ndarray
+        int32 in an `IntegerNetwork`; the front end uses the same class with float64 weights.
+    stride, padding, dilation : (int, int)
+        Along height and width.
+    groups : int
+    exponent : int
+        The effective weight is ``weight * 2**exponent``.
+    """
+
+    source: str
+    weight: NDArray
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    exponent: int = 0
+
+    def __post_init__(self) -> None:
+        self._freeze("weight")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape (O, H', W') of the target for a source of `shape`."""
+        if len(shape) != 3 or self.weight.ndim != 4:
+            raise InvalidNetworkError(f"a convolution of {self.source} needs (C, H, W) and 4-d weights, not {shape}, {self.weight.shape}")
+        out, per_group, *kernel = self.weight.shape
+        if per_group * self.groups != shape[0] or out % self.groups:
+            raise InvalidNetworkError(
+                f"a convolution of {self.source} with weights {self.weight.shape} and {self.groups} groups needs "
+                f"{per_group * self.groups} input channels and {self.groups} to divide {out}, not {shape[0]} channels"
+            )
+        return (out, *window_shape(self.source, shape[1:], tuple(kernel), self.stride, self.padding, self.dilation))
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(_Frozen):
+    """A fully connected synapse on the flattened source (C order, as `torch.flatten`).
+
+    Attributes
+    ----------
+    source : str
+    weight : (O, I) ndarray
+        int32 in an `IntegerNetwork`; float64 in the front end.
+    exponent : int
+        The effective weight is ``weight * 2**exponent``.
+    """
+
+    source: str
+    weight: NDArray
+    exponent: int = 0
+
+    def __post_init__(self) -> None:
+        self._freeze("weight")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape (O,) of the target for a source of `shape`."""
+        if self.weight.ndim != 2 or self.weight.shape[1] != int(np.prod(shape)):
+            raise InvalidNetworkError(f"dense weights {self.weight.shape} do not fit {self.source} of shape {shape}")
+        return (self.weight.shape[0],)
+
+
+Synapse = Conv | Dense
+
+
+@dataclass(frozen=True, eq=False)
+class Input(_Frozen):
+    """Where images enter, as integers ``low <= x <= high``; what they mean is ``real = scale * x``.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int
+    low, high : int
+        The range that the network was proven for.
+    scale : float
+    shift : int
+        Bits of input that the quantizer gave up: the network sees ``(image + 2**(shift-1)) >> shift`` of the image
+        that the user has (`encode`); `low`, `high` and `scale` are those after the shift.
+    """
+
+    name: str
+    shape: Shape
+    low: int
+    high: int
+    scale: float = 1.0
+    shift: int = 0
+
+    def __post_init__(self) -> None:
+        _check_shape(self.name, self.shape)
+        if not self.low <= 0 <= self.high:
+            raise InvalidNetworkError(f"{self.name}: the input range [{self.low}, {self.high}] must hold 0")
+        if not (np.isfinite(self.scale) and self.scale > 0) or self.shift < 0:
+            raise InvalidNetworkError(f"{self.name}: scale {self.scale} must be positive and shift {self.shift} not negative")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """No layer comes before the input."""
+        return ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Population(_Frozen):
+    name: str
+    synapses: tuple[Synapse, ...]
+    bias: IntArray
+
+    def __post_init__(self) -> None:
+        self._freeze("bias", np.int64)
+        object.__setattr__(self, "synapses", tuple(self.synapses))
+        if not self.synapses:
+            raise InvalidNetworkError(f"{self.name}: a layer needs at least one synapse")
+        for synapse in self.synapses:
+            if synapse.weight.dtype != np.int32:
+                raise InvalidNetworkError(f"{self.name}: weights must be int32, not {synapse.weight.dtype}")
+            if synapse.exponent < 0:
+                raise InvalidNetworkError(f"{self.name}: a weight exponent ({synapse.exponent}) must not be negative")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the layers that feed this one, synapse by synapse."""
+        return tuple(synapse.source for synapse in self.synapses)
+
+
+@dataclass(frozen=True, eq=False)
+class Neurons(_Population):
+    """A population of CIF neurons: ``y = clip((sum_i w_i y_i + bias + initial) // threshold, 0, levels)``.
+
+    Attributes
+    ----------
+    name : str
+        Path of the layer in the model it came from.
+    synapses : tuple of Conv or Dense
+        More than one where branches meet (a residual).
+    bias : ndarray of int64
+        (C,), or the full shape where zero padding meets a shifted input; injected in whole over the wake.
+    threshold : (C,) ndarray of int64
+        At least 1, one a channel (a neuron, in a flat layer).
+    initial : (C,) ndarray of int64
+        The potential that a neuron starts with; it realises the phase of the rounding.
+    levels : int
+        The greatest count.
+    scale : (C,) ndarray of float64
+        ``real activation = scale * count``. It plays no part in the integer dynamics.
+    """
+
+    threshold: IntArray
+    initial: IntArray
+    levels: int
+    scale: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._freeze("threshold", np.int64)
+        self._freeze("initial", np.int64)
+        object.__setattr__(self, "scale", np.asarray(self.scale, np.float64))
+        self._freeze("scale")
+        if self.threshold.size and self.threshold.min() < 1:
+            raise InvalidNetworkError(f"{self.name}: a threshold ({self.threshold.min()}) must be at least 1")
+        if self.levels < 1:
+            raise InvalidNetworkError(f"{self.name}: levels ({self.levels}) must be at least 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Readout(_Population):
+    """The integrator without a neuron: its ``X`` are the logits, ``real = scale * X`` with one positive scale."""
+
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool(_Frozen):
+    """Max pooling over cumulative counts: emits ``max_i Y_i(t) - max_i Y_i(t-1)``. Padding never wins (counts are >= 0)."""
+
+    name: str
+    source: str
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The one layer that is pooled."""
+        return (self.source,)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return (C, H', W') for a source of shape (C, H, W)."""
+        if len(shape) != 3:
+            raise InvalidNetworkError(f"{self.name}: max pooling needs a (C, H, W) source, not {shape}")
+        return (shape[0], *window_shape(self.name, shape[1:], self.kernel, self.stride, self.padding, self.dilation))
+
+
+Layer = Input | Neurons | MaxPool | Readout
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerNetwork(_Frozen):
+    """A graph of integer layers, in topological order: one `Input` first, one `Readout` last.
+
+    Raises
+    ------
+    InvalidNetworkError
+        Names twice, a source that does not come before, shapes that do not meet, a layer that nothing reads.
+    """
+
+    layers: tuple[Layer, ...]
+    shapes: dict[str, Shape] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if len(self.layers) < 2 or not isinstance(self.layers[0], Input) or not isinstance(self.layers[-1], Readout):
+            raise InvalidNetworkError("a network starts with its Input and ends with its Readout")
+        shapes: dict[str, Shape] = {self.layers[0].name: self.layers[0].shape}
+        for layer in self.layers[1:]:
+            if isinstance(layer, Input) or (isinstance(layer, Readout) and layer is not self.layers[-1]):
+                raise InvalidNetworkError(f"{layer.name}: a network has one Input and one Readout")
+            if layer.name in shapes:
+                raise InvalidNetworkError(f"{layer.name}: the name stands twice")
+            for source in layer.sources:
+                if source not in shapes:
+                    raise InvalidNetworkError(f"{layer.name}: its source {source} does not come before it")
+            shapes[layer.name] = _layer_shape(layer, shapes)
+        object.__setattr__(self, "shapes", shapes)
+        unread = set(shapes) - {source for layer in self.layers for source in layer.sources} - {self.layers[-1].name}
+        if unread:
+            raise InvalidNetworkError(f"{sorted(unread)[0]}: nothing reads this layer")
+
+    def __getitem__(self, name: str) -> Layer:
+        """Return the layer `name`."""
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[Layer]:
+        """Iterate over the layers in topological order."""
+        return iter(self.layers)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Layer]:
+        return {layer.name: layer for layer in self.layers}
+
+    @property
+    def input(self) -> Input:
+        """The first layer."""
+        return self.layers[0]  # type: ignore[return-value]
+
+    @property
+    def readout(self) -> Readout:
+        """The last layer."""
+        return self.layers[-1]  # type: ignore[return-value]
+
+    @cached_property
+    def spiking(self) -> tuple[Neurons | MaxPool, ...]:
+        """The layers that emit spikes, the input aside."""
+        return tuple(layer for layer in self.layers if isinstance(layer, Neurons | MaxPool))
+
+    @property
+    def levels(self) -> int:
+        """The greatest number of levels of any layer (1 for a network without neurons)."""
+        return max((layer.levels for layer in self.layers if isinstance(layer, Neurons)), default=1)
+
+    @cached_property
+    def distances(self) -> dict[str, Pair]:
+        """The shortest and the longest path from the input to each layer, in synapses (pooling counts as one)."""
+        found: dict[str, Pair] = {self.input.name: (0, 0)}
+        for layer in self.layers[1:]:
+            before = [found[source] for source in layer.sources]
+            found[layer.name] = 1 + min(short for short, _ in before), 1 + max(long for _, long in before)
+        return found
+
+    @cached_property
+    def peaks(self) -> dict[str, int]:
+        """The greatest count that each spiking layer can reach: its levels, or those of what a pool reads."""
+        found: dict[str, int] = {}
+        for layer in self.spiking:
+            found[layer.name] = layer.levels if isinstance(layer, Neurons) else found[layer.source]
+        return found
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether every layer has one synapse, from the layer before it: what netx's own schema can say."""
+        return all(
+            layer.sources == (before.name,) for before, layer in zip(self.layers, self.layers[1:], strict=False)
+        )
+
+    def timing(self, schedule: WakeSleepSchedule) -> dict[str, LayerTiming]:
+        """Return the timing of every layer but the input under `schedule`."""
+        return {layer.name: schedule.timing(*self.distances[layer.name]) for layer in self.layers[1:]}
+
+    def last_event(self, schedule: WakeSleepSchedule) -> int:
+        """Return the step from which on nothing new can enter: the last injection and the last release are over.
+
+        A step at or after it in which no neuron emits a spike is the certificate: nothing travels, nothing will come.
+        The last input spikes leave in step `wake_steps` and arrive one step later.
+        """
+        timing = self.timing(schedule).values()
+        return max(schedule.wake_steps + 1, *(t.bias_stop - 1 for t in timing), *(t.release for t in timing))
+
+    def silence_bound(self, schedule: WakeSleepSchedule) -> int:
+        """Return a step after which no neuron can emit a spike, for whatever input (proof in docs/mathematics.md).
+
+        A neuron whose inputs are complete is at most ``levels`` units away from its rest, and mends `max_burst` of
+        them in a step; a pool relays. With ``c`` the step in which the last input of a layer can arrive, its last
+        spike comes no later than ``max(c, release) + ceil(levels / max_burst) - 1``.
+        """
+        last = {self.input.name: schedule.wake_steps}
+        timing = self.timing(schedule)
+        for layer in self.layers[1:]:
+            complete = max(1 + last[source] for source in layer.sources)
+            if isinstance(layer, Neurons):
+                complete = max(complete, timing[layer.name].bias_stop - 1, timing[layer.name].release)
+                complete += -(-layer.levels // schedule.max_burst) - 1
+            last[layer.name] = complete
+        return max(last[layer.name] for layer in self.layers if not isinstance(layer, Readout))
+
+    def schedule(self, mode: str = "unary", wake_steps: int | None = None, sleep_steps: int | None = None) -> WakeSleepSchedule:
+        """Return the schedule of a mode for this network.
+
+        Parameters
+        ----------
+        mode : {"unary", "graded"}
+            `unary`: one signed spike a step, input and bias through the wake (the paper). `graded`: spikes carry
+            integers and each layer is released when its inputs are complete.
+        wake_steps : int, optional
+            By default `levels` in unary mode and 1 in graded mode.
+        sleep_steps : int, optional
+            By default enough for the proven bound, and for the silent step that certifies it.
+        """
+        if mode not in ("unary", "graded"):
+            raise InvalidNetworkError(f"mode {mode!r} is not known. Use unary or graded.")
+        graded = mode == "graded"
+        wake = wake_steps if wake_steps is not None else (1 if graded else self.levels)
+        schedule = WakeSleepSchedule(wake, 0, self.levels if graded else 1, graded)
+        if sleep_steps is None:
+            sleep_steps = max(self.silence_bound(schedule) + 1, self.last_event(schedule)) - wake
+        return dataclasses.replace(schedule, sleep_steps=sleep_steps)
+
+
+def window_shape(name: str, size: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
+    """Return the number of windows along height and width (floor, as torch does)."""
+    if min(stride) < 1 or min(dilation) < 1 or min(padding) < 0 or min(kernel) < 1:
+        raise InvalidNetworkError(f"{name}: kernel {kernel}, stride {stride}, padding {padding}, dilation {dilation} make no windows")
+    out = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True))
+    if min(out) < 1:
+        raise InvalidNetworkError(f"{name}: a window of {kernel} does not fit into {size}")
+    return out  # type: ignore[return-value]
+
+
+def per_neuron(values: NDArray, shape: Shape) -> NDArray:
+    """Return per-channel (or full) `values` in a shape that broadcasts against a layer of `shape`."""
+    return values if values.shape == shape else values.reshape(-1, *(1,) * (len(shape) - 1))
+
+
+def _layer_shape(layer: Layer, shapes: dict[str, Shape]) -> Shape:
+    if isinstance(layer, MaxPool):
+        if layer.source == next(iter(shapes)):
+            raise InvalidNetworkError(f"{layer.name}: the input cannot be max-pooled, only counts can")
+        return layer.output_shape(shapes[layer.source])
+    found = {synapse.output_shape(shapes[synapse.source]) for synapse in layer.synapses}  # type: ignore[union-attr]
+    if len(found) > 1:
+        raise InvalidNetworkError(f"{layer.name}: its synapses have different shapes: {sorted(found)}")
+    (shape,) = found
+    allowed = {"bias": (shape[:1], shape)} | dict.fromkeys(("threshold", "initial", "scale"), (shape[:1],))
+    for name, options in allowed.items():
+        values = getattr(layer, name, None)
+        if isinstance(values, np.ndarray) and values.shape not in options:
+            raise InvalidNetworkError(f"{layer.name}: {name} has shape {values.shape}, the layer {shape}")
+    return shape
+
+
+def _check_shape(name: str, shape: Shape) -> None:
+    if len(shape) not in (1, 3) or min(shape) < 1:
+        raise InvalidNetworkError(f"{name}: a shape is (C, H, W) or (N,), not {shape}")
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.dtype == b.dtype and a.shape == b.shape and bool((a == b).all())
+    return a == b

@@ -1,0 +1,142 @@
+"""The proof that no potential leaves its register: interval arithmetic from the integers alone.
+
+For every neuron and every order in which spikes may arrive, with source counts ``0 <= Y_i <= levels`` at all times:
+
+* what it received so far, ``S(t) = initial + sum_i w_i Y_i(t - 1) + (bias delivered so far)``, lies between the sum of
+  all negative and the sum of all positive contributions (the bias is delivered without ever changing sign);
+* ``u = S - threshold * Y`` with ``0 <= threshold * Y <= max(0, min(threshold * levels, max S))``, because ``Y`` grows
+  only where ``S >= threshold * (Y + 1)``;
+* one step's current is a difference of two such ``S``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lava_casc.errors import exceeds
+from lava_casc.hardware import Hardware
+from lava_casc.integer import Interval, signed_range
+from lava_casc.linear import apply
+from lava_casc.network import Input, IntegerNetwork, MaxPool, Neurons, Readout, Shape, Synapse, per_neuron
+
+
+@dataclass(frozen=True)
+class LayerRange:
+    """What the registers of one layer can come to hold, neuron by neuron, whatever happens.
+
+    Attributes
+    ----------
+    received : Interval
+        ``S`` at any time.
+    potential : Interval
+        ``u`` at any time, before and after a spike.
+    current : Interval
+        What the synapses and the bias can deliver in a single step.
+    """
+
+    received: Interval
+    potential: Interval
+    current: Interval
+
+    @property
+    def bits(self) -> int:
+        """Signed bits that hold the potential and the current of every neuron."""
+        return max(self.potential.bits, self.current.bits)
+
+
+def ranges(network: IntegerNetwork) -> dict[str, LayerRange]:
+    """Return the proven range of every layer that integrates."""
+    return {layer.name: layer_range(network, layer) for layer in network if isinstance(layer, Neurons | Readout)}
+
+
+def layer_range(network: IntegerNetwork, layer: Neurons | Readout) -> LayerRange:
+    """Return the proven range of one layer."""
+    shape = network.shapes[layer.name]
+    received = zero = Interval(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
+    for synapse in layer.synapses:
+        received += contribution(synapse, network.shapes[synapse.source], *count_range(network, synapse.source))
+    bias = np.broadcast_to(per_neuron(layer.bias, shape), shape)
+    received += Interval(np.minimum(bias, 0), np.maximum(bias, 0))
+    span = received.high - received.low
+    if isinstance(layer, Readout):
+        return LayerRange(received, received, Interval(-span, span))
+    threshold = np.broadcast_to(per_neuron(layer.threshold, shape), shape)
+    initial = np.broadcast_to(per_neuron(layer.initial, shape), shape)
+    received += Interval(initial, initial)
+    taken = np.clip(received.high, 0, threshold * layer.levels)
+    return LayerRange(received, Interval(received.low - taken, received.high).hull(zero), Interval(-span, span))
+
+
+def count_range(network: IntegerNetwork, name: str) -> tuple[int, int]:
+    """Return the least and greatest total that a source can have sent at any time."""
+    layer = network[name]
+    return (layer.low, layer.high) if isinstance(layer, Input) else (0, network.peaks[name])
+
+
+def contribution(synapse: Synapse, shape: Shape, low: int, high: int) -> Interval:
+    """Return what a synapse can deliver in total when every source of `shape` lies in ``[low, high]``, 0 included."""
+    ones = torch.ones(1, *shape, dtype=torch.float64)
+    scaled = torch.as_tensor(synapse.weight.astype(np.float64) * 2.0**synapse.exponent)
+    up, down = apply(synapse, ones, scaled.clamp(min=0)), apply(synapse, ones, scaled.clamp(max=0))
+    bounds = (up * low + down * high)[0], (up * high + down * low)[0]
+    return Interval(*(bound.numpy().astype(np.int64) for bound in bounds))
+
+
+def check_ranges(network: IntegerNetwork, hardware: Hardware) -> dict[str, LayerRange]:
+    """Return the proven ranges, or refuse a network that a register of `hardware` might not hold.
+
+    Raises
+    ------
+    RangeError
+        Names the layer, the neuron, the value and the limit.
+    """
+    found = ranges(network)
+    low, high = signed_range(hardware.state_bits)
+    state = f"{hardware.state_bits} signed bits"
+    for layer in network:
+        if isinstance(layer, MaxPool):
+            continue
+        if isinstance(layer, Input):
+            message = max(layer.high, -layer.low - 1)
+            _check_message(layer.name, message, hardware)
+            continue
+        for synapse in layer.synapses:
+            _check_weights(layer.name, synapse, hardware)
+        for what in ("potential", "current"):
+            interval = getattr(found[layer.name], what)
+            excess = np.maximum(interval.high - high, low - interval.low)
+            worst = np.unravel_index(int(np.argmax(excess)), excess.shape)
+            if excess[worst] > 0:
+                value = max(int(interval.high[worst]), int(interval.low[worst]), key=abs)
+                where = tuple(int(i) for i in worst)
+                raise exceeds(
+                    layer.name, f"worst-case {what} of neuron {where}", value, f"the {state} of {hardware.name}",
+                    high if value > 0 else low, f"Use fewer levels, fewer weight bits, or a smaller fan-in; it is {int(excess[worst])} too much",
+                )
+        if isinstance(layer, Neurons):
+            _check_message(layer.name, layer.levels, hardware)
+            for what in ("threshold", "initial", "bias"):
+                value = int(np.abs(getattr(layer, what)).max(initial=0))
+                if value > high:
+                    raise exceeds(layer.name, what, value, f"the {state} of {hardware.name}", high, "Use fewer weight bits")
+    return found
+
+
+def _check_weights(path: str, synapse: Synapse, hardware: Hardware) -> None:
+    low, high = signed_range(hardware.weight_bits)
+    value = max((int(synapse.weight.min(initial=0)), int(synapse.weight.max(initial=0))), key=abs)
+    if not low <= value <= high:
+        raise exceeds(path, "a weight", value, f"the {hardware.weight_bits} weight bits of {hardware.name}", low if value < 0 else high,
+                      f"Quantize with at most {hardware.weight_bits} bits")
+    if synapse.exponent > hardware.weight_exponent_max:
+        raise exceeds(path, "a weight exponent", synapse.exponent, f"the greatest of {hardware.name}", hardware.weight_exponent_max,
+                      "Train with branches of more alike scales")
+
+
+def _check_message(path: str, value: int, hardware: Hardware) -> None:
+    _, high = signed_range(hardware.message_bits)
+    if value > high:
+        raise exceeds(path, "a spike's payload", value, f"the {hardware.message_bits} message bits of {hardware.name}", high, "Use fewer levels")

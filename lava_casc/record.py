@@ -1,0 +1,65 @@
+"""`SpikeRecord`: what every run returns, whichever engine it ran on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lava_casc.integer import IntArray
+from lava_casc.schedule import WakeSleepSchedule
+
+
+@dataclass(frozen=True, eq=False)
+class SpikeRecord:
+    """The result of running a network over samples, and whether it is proven.
+
+    Attributes
+    ----------
+    engine : str
+        What ran: ``reference``, ``lava fixed_pt``, ``lava floating_pt``.
+    schedule : WakeSleepSchedule
+    logits : (N, K) ndarray
+        What the readout had integrated when the sample ended; int64 (float64 from the floating-point models).
+    certified : (N,) ndarray of bool
+        Whether the sample ended silent after its last injection and release. Only then are `logits` and counts proven
+        equal to the integer network's, bit for bit.
+    last_spike : (N,) ndarray of int64
+        The last step (1, 2, ...) in which any neuron emitted a spike; 0 where none ever did.
+    messages : dict of str to (N, T) ndarray of int64, optional
+        Spikes that each layer emitted in each step (a graded spike is one message). T is at most the period.
+    spikes : dict of str to (N, T, ...) ndarray, optional
+        Every spike of the recorded layers.
+    counts : dict of str to (N, ...) ndarray, optional
+        The sum of spikes of each recorded layer at the end.
+    potentials : dict of str to (N, T, ...) ndarray, optional
+        The potential of each recorded neuron after each step.
+    synops : dict of str to (N,) ndarray of int64, optional
+        Synaptic operations that each layer's messages caused: messages times real fan-out.
+    """
+
+    engine: str
+    schedule: WakeSleepSchedule
+    logits: NDArray
+    certified: NDArray[np.bool_]
+    last_spike: IntArray
+    messages: dict[str, IntArray] = field(default_factory=dict)
+    spikes: dict[str, NDArray] = field(default_factory=dict)
+    counts: dict[str, NDArray] = field(default_factory=dict)
+    potentials: dict[str, NDArray] = field(default_factory=dict)
+    synops: dict[str, IntArray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.logits)
+
+    @property
+    def predictions(self) -> IntArray:
+        """The class with the greatest logit, the first one at a tie."""
+        return self.logits.argmax(axis=1)
+
+    @property
+    def all_certified(self) -> bool:
+        """Whether every sample was certified (and there was one)."""
+        return len(self) > 0 and bool(self.certified.all())

@@ -1,0 +1,85 @@
+"""The integer network without time: what every certified run equals, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from lava_casc.errors import DataError, RangeError
+from lava_casc.linear import apply, max_pool
+from lava_casc.network import Input, IntegerNetwork, MaxPool, Readout, per_neuron
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """The result of a time-free forward pass.
+
+    Attributes
+    ----------
+    counts : dict of str to (N, ...) ndarray of int64
+        ``clip(X // threshold, 0, levels)`` of every spiking layer, in topological order.
+    logits : (N, K) ndarray of int64
+        ``X`` of the readout.
+    """
+
+    counts: dict[str, NDArray[np.int64]]
+    logits: NDArray[np.int64]
+
+
+def forward(network: IntegerNetwork, images: ArrayLike, batch_size: int = 256) -> Activations:
+    """Compute every count and every logit of the integer network.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    images : (N, ...) array of integers
+        Within the input's range (after `encode`, where the quantizer gave up bits of input).
+    batch_size : int
+        Samples computed at a time; it bounds the memory and changes no result.
+
+    Raises
+    ------
+    DataError, RangeError
+        The images do not fit the network's input.
+    """
+    images = check_images(network.input, images)
+    batches = [_forward(network, images[i : i + batch_size]) for i in range(0, max(1, len(images)), batch_size)]
+    counts = {layer.name: np.concatenate([found[layer.name] for found in batches]) for layer in network.spiking}
+    return Activations(counts, np.concatenate([found[network.readout.name] for found in batches]))
+
+
+def check_images(layer: Input, images: ArrayLike) -> NDArray[np.int64]:
+    """Return `images` as int64, or say how they differ from what the network takes."""
+    images = np.asarray(images)
+    if images.dtype.kind not in "iu":
+        raise DataError(f"{layer.name}: images must hold integers, not {images.dtype}. Scale them to [{layer.low}, {layer.high}] and round.")
+    if images.shape[1:] != layer.shape:
+        raise DataError(f"{layer.name}: images of shape {images.shape[1:]} do not fit the network's input {layer.shape}.")
+    low, high = int(images.min(initial=0)), int(images.max(initial=0))
+    if low < layer.low or high > layer.high:
+        raise RangeError(f"{layer.name}: images span [{low}, {high}], outside the network's input range [{layer.low}, {layer.high}].")
+    return images.astype(np.int64)
+
+
+def _forward(network: IntegerNetwork, images: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    # float64 holds every partial sum exactly: the range proof keeps them far below 2**53.
+    values = {network.input.name: torch.as_tensor(images, dtype=torch.float64)}
+    for layer in network.layers[1:]:
+        if isinstance(layer, MaxPool):
+            values[layer.name] = max_pool(layer, values[layer.source])
+            continue
+        shape = network.shapes[layer.name]
+        received = sum(apply(synapse, values[synapse.source]) for synapse in layer.synapses)
+        received = received.to(torch.int64) + _tensor(layer.bias, shape)  # type: ignore[union-attr]
+        if not isinstance(layer, Readout):
+            received = received + _tensor(layer.initial, shape)
+            received = torch.div(received, _tensor(layer.threshold, shape), rounding_mode="floor").clamp(0, layer.levels)
+        values[layer.name] = received.to(torch.float64)
+    return {name: value.to(torch.int64).numpy() for name, value in values.items()}
+
+
+def _tensor(values: NDArray[np.int64], shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.tensor(per_neuron(values, shape))

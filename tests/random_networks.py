@@ -1,0 +1,107 @@
+"""Random integer networks that hold the whole mathematics: groups, uneven windows, pools, residuals, border biases."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from lava_casc.errors import InvalidNetworkError
+from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Neurons, Readout
+
+
+def random_network(rng: np.random.Generator, sequential: bool = False, dyadic: bool = False) -> IntegerNetwork:
+    """Return a random network of 1 to 4 stages with H != W != C; dyadic thresholds are powers of two."""
+    while True:
+        try:
+            return _random_network(rng, sequential, dyadic)
+        except InvalidNetworkError as error:
+            if "does not fit into" not in str(error):
+                raise
+
+
+def random_images(rng: np.random.Generator, network: IntegerNetwork, n: int) -> np.ndarray:
+    """Return `n` images within the network's input range, sparse ones among them."""
+    images = rng.integers(network.input.low, network.input.high + 1, (n, *network.input.shape))
+    return images * (rng.random(images.shape) < rng.choice([0.2, 0.7, 1.0]))
+
+
+def _random_network(rng: np.random.Generator, sequential: bool, dyadic: bool) -> IntegerNetwork:
+    height, width = rng.choice(np.arange(4, 9), 2, replace=False)
+    channels = int(rng.choice([c for c in (1, 2, 3) if c not in (height, width)]))
+    low, high = [(0, 1), (0, 16), (-8, 7), (0, 255), (-128, 127)][rng.integers(5)]
+    layers: list = [Input("input", (channels, int(height), int(width)), low, high)]
+    flat = False
+    for depth in range(rng.integers(1, 5)):
+        shapes = _shapes(layers)
+        source = layers[-1]
+        kind = rng.choice(["conv", "conv", "pool", "dense", "residual"])
+        shape = shapes[source.name]
+        if kind == "dense" and depth == 0:
+            kind = "conv"
+        if flat or kind == "dense":
+            flat = True
+            synapses = (Dense(source.name, _weights(rng, (int(rng.integers(3, 9)), int(np.prod(shape))))),)
+            layers.append(_neurons(rng, f"dense{depth}", synapses, shapes, dyadic))
+        elif kind == "pool" and len(layers) > 1:
+            layers.append(MaxPool(f"pool{depth}", source.name, (2, 1 + int(rng.integers(2))), (int(rng.integers(1, 3)), 2), (int(rng.integers(2)), 0)))
+            layers[-1].output_shape(shape)
+        elif kind == "residual" and not sequential:
+            main = _conv(rng, source.name, shape, out=shape[0], same=True)
+            layers.append(_neurons(rng, f"conv{depth}", (main,), shapes, dyadic))
+            second = _conv(rng, layers[-1].name, shape, out=shape[0], same=True)
+            skip = Conv(source.name, rng.integers(1, 128, (shape[0], 1, 1, 1)).astype(np.int32), groups=shape[0], exponent=int(rng.integers(3)))
+            layers.append(_neurons(rng, f"add{depth}", (second, skip), _shapes(layers), dyadic))
+        else:
+            layers.append(_neurons(rng, f"conv{depth}", (_conv(rng, source.name, shape),), shapes, dyadic))
+    classes = int(rng.integers(2, 6))
+    shapes = _shapes(layers)
+    weight = _weights(rng, (classes, int(np.prod(shapes[layers[-1].name]))))
+    readout = Readout("readout", (Dense(layers[-1].name, weight),), rng.integers(-99, 99, classes))
+    return IntegerNetwork((*layers, readout))
+
+
+def _shapes(layers: list) -> dict:
+    end = Readout("end", (Dense(layers[-1].name, np.zeros((1, int(np.prod(_shape_of(layers)))), np.int32)),), np.zeros(1, np.int64))
+    return IntegerNetwork((*layers, end)).shapes
+
+
+def _shape_of(layers: list) -> tuple[int, ...]:
+    shapes = {layers[0].name: layers[0].shape}
+    for layer in layers[1:]:
+        part = layer if isinstance(layer, MaxPool) else layer.synapses[0]
+        shapes[layer.name] = part.output_shape(shapes[part.source])
+    return shapes[layers[-1].name]
+
+
+def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    low, high = [(-127, 128), (-7, 8), (0, 16), (-16, 0)][rng.choice(4, p=[0.5, 0.3, 0.1, 0.1])]
+    return rng.integers(low, high, shape).astype(np.int32)
+
+
+def _conv(rng: np.random.Generator, source: str, shape: tuple[int, ...], out: int | None = None, same: bool = False) -> Conv:
+    channels = shape[0]
+    groups = int(rng.choice([g for g in (1, 2, 3) if channels % g == 0 and (out is None or out % g == 0)]))
+    out = groups * int(rng.integers(1, 4)) if out is None else out
+    if same:
+        kernel, padding, stride, dilation = (3, 1), (1, 0), (1, 1), (1, 1)
+    else:
+        kernel = tuple(int(k) for k in rng.integers(1, 4, 2))
+        padding, stride, dilation = (tuple(int(v) for v in rng.integers(a, b, 2)) for a, b in ((0, 3), (1, 3), (1, 3)))
+    return Conv(source, _weights(rng, (out, channels // groups, *kernel)), stride, padding, dilation, groups)
+
+
+def _neurons(rng: np.random.Generator, name: str, synapses: tuple, shapes: dict, dyadic: bool) -> Neurons:
+    shape = synapses[0].output_shape(shapes[synapses[0].source])
+    spread = max(2, int(np.abs(synapses[0].weight).max() * rng.choice([1, 4, 16])))
+    threshold = rng.integers(1, spread + 1, shape[0])
+    if dyadic:
+        threshold = 2 ** np.ceil(np.log2(threshold)).astype(np.int64)
+    initial = threshold // 2 if rng.random() < 0.5 else np.zeros_like(threshold)
+    bias = rng.integers(-2 * spread, 2 * spread + 1, shape if rng.random() < 0.3 else shape[0])
+    return Neurons(name, synapses, bias, threshold, initial, int(rng.choice([1, 2, 4, 8, 16])), np.ones(shape[0]))
+
+
+def cut(schedule, sleep_steps: int):
+    """Return `schedule` with another sleep."""
+    return dataclasses.replace(schedule, sleep_steps=sleep_steps)
