@@ -24,7 +24,7 @@ verify: .venv/ready  ## every test, the long exactness runs too
 	@$(PYTHON) -m pytest -m "slow or not slow"
 
 lint: .venv/ready  ## style, format and types
-	@$(PYTHON) -m ruff check
+	@$(PYTHON) -m ruff check --output-format concise
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m mypy
 
