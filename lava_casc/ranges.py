@@ -11,7 +11,9 @@ For every neuron and every order in which spikes may arrive, with source counts 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -47,17 +49,35 @@ class LayerRange:
         return max(self.potential.bits, self.current.bits)
 
 
+class Source(NamedTuple):
+    """What a layer can send: its shape, and the least and the greatest total that it can have sent at any time."""
+
+    shape: Shape
+    low: int
+    high: int
+
+
 def ranges(network: IntegerNetwork) -> dict[str, LayerRange]:
     """Return the proven range of every layer that integrates."""
-    return {layer.name: layer_range(network, layer) for layer in network if isinstance(layer, Neurons | Readout)}
+    sources = {layer.name: source_of(network, layer) for layer in network if not isinstance(layer, Readout)}
+    return {
+        layer.name: layer_range(layer, network.shapes[layer.name], sources)
+        for layer in network
+        if isinstance(layer, Neurons | Readout)
+    }
 
 
-def layer_range(network: IntegerNetwork, layer: Neurons | Readout) -> LayerRange:
-    """Return the proven range of one layer."""
-    shape = network.shapes[layer.name]
+def source_of(network: IntegerNetwork, layer: Input | Neurons | MaxPool) -> Source:
+    """Return what a layer of a network can send."""
+    low, high = (layer.low, layer.high) if isinstance(layer, Input) else (0, network.peaks[layer.name])
+    return Source(network.shapes[layer.name], low, high)
+
+
+def layer_range(layer: Neurons | Readout, shape: Shape, sources: Mapping[str, Source]) -> LayerRange:
+    """Return the proven range of one layer of `shape`, from its own integers and what its sources can send."""
     received = zero = Interval(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
     for synapse in layer.synapses:
-        received += contribution(synapse, network.shapes[synapse.source], *count_range(network, synapse.source))
+        received += contribution(synapse, *sources[synapse.source])
     bias = np.broadcast_to(per_neuron(layer.bias, shape), shape)
     received += Interval(np.minimum(bias, 0), np.maximum(bias, 0))
     span = received.high - received.low
@@ -68,12 +88,6 @@ def layer_range(network: IntegerNetwork, layer: Neurons | Readout) -> LayerRange
     received += Interval(initial, initial)
     taken = np.clip(received.high, 0, threshold * layer.levels)
     return LayerRange(received, Interval(received.low - taken, received.high).hull(zero), Interval(-span, span))
-
-
-def count_range(network: IntegerNetwork, name: str) -> tuple[int, int]:
-    """Return the least and greatest total that a source can have sent at any time."""
-    layer = network[name]
-    return (layer.low, layer.high) if isinstance(layer, Input) else (0, network.peaks[name])
 
 
 def contribution(synapse: Synapse, shape: Shape, low: int, high: int) -> Interval:

@@ -1,0 +1,36 @@
+"""Write a file in whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lava_casc.errors import CascError
+
+
+@contextmanager
+def replacing(path: str | Path, error: type[CascError]) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to, which takes its name only once everything went well.
+
+    Parameters
+    ----------
+    path : str or Path
+        Whatever stands there stays as it is until the end, and if anything fails.
+    error : type of CascError
+        Raised, in one line, where the operating system refuses.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            # Refused here, before any work, where the folder is missing or not writable.
+            temporary.open("xb").close()
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as cause:
+        reason = cause.strerror or str(cause)
+        raise error(f"{path}: cannot be written ({reason}). Choose a writable folder that exists, with room left.") from cause

@@ -1,0 +1,25 @@
+"""Torch in: the activation, the traced graph, its folding into layers, quantization to integers, checkpoints."""
+
+from lava_casc.frontend.checkpoint import Checkpoint, InputSpec, load_checkpoint, load_model, save_model
+from lava_casc.frontend.cqrelu import CQReLU, Normalize, replace_relu
+from lava_casc.frontend.fold import FloatNetwork, fold
+from lava_casc.frontend.quantize import QuantizationReport, quantize
+from lava_casc.frontend.trace import Graph, GraphModel, trace
+
+__all__ = [
+    "CQReLU",
+    "Checkpoint",
+    "FloatNetwork",
+    "Graph",
+    "GraphModel",
+    "InputSpec",
+    "Normalize",
+    "QuantizationReport",
+    "fold",
+    "load_checkpoint",
+    "load_model",
+    "quantize",
+    "replace_relu",
+    "save_model",
+    "trace",
+]

@@ -1,0 +1,215 @@
+"""What ``model.pt`` is: a traced graph as plain data, loaded without running any code that the file brings along.
+
+The file is torch.save of dictionaries, lists, numbers, strings and tensors, so that ``torch.load(weights_only=True)``
+reads it. It carries the operations with their arguments and tensors, the shape and range of the input, and a few
+example images; the Python class of the model is not needed to load it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import nn
+
+from lava_casc.errors import CheckpointError
+from lava_casc.files import replacing
+from lava_casc.frontend.trace import Graph, GraphModel, Operation, trace
+
+FORMAT, VERSION = "lava_casc.checkpoint", 1
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What the integers of an image mean to the model: it was trained on ``scale * integer``.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (C, H, W) or (N,).
+    low, high : int
+        The range of the integers; it holds 0.
+    scale : float
+        Greater than 0, for example 1 / 255.
+    """
+
+    shape: tuple[int, ...]
+    low: int = 0
+    high: int = 255
+    scale: float = 1 / 255
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        if len(self.shape) not in (1, 3) or min(self.shape) < 1:
+            raise CheckpointError(f"the input shape {self.shape} is neither (C, H, W) nor (N,). Give the shape of one sample.")
+        if not self.low <= 0 <= self.high or self.low == self.high:
+            raise CheckpointError(f"the input range [{self.low}, {self.high}] must hold 0 and one more integer.")
+        if not (np.isfinite(self.scale) and self.scale > 0):
+            raise CheckpointError(f"the input scale ({self.scale}) must be greater than 0.")
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The content of a checkpoint.
+
+    Attributes
+    ----------
+    graph : Graph
+    input : InputSpec
+    examples : (n, ...) ndarray of integers, or None
+        A few images to verify and to report quantization errors on.
+    about : dict of str to str, int, float or bool
+        Free notes: data set, accuracy, seed.
+    """
+
+    graph: Graph
+    input: InputSpec
+    examples: NDArray[np.integer] | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def model(self) -> GraphModel:
+        """The network as a new torch module, in evaluation."""
+        return GraphModel(self.graph).eval()
+
+
+def save_model(
+    path: str | Path,
+    model: nn.Module,
+    spec: InputSpec,
+    *,
+    examples: ArrayLike | None = None,
+    about: dict[str, Any] | None = None,
+) -> None:
+    """Trace a model and write it as a checkpoint, under a temporary name first.
+
+    Parameters
+    ----------
+    path : str or Path
+    model : torch.nn.Module
+        Of operations that `trace` knows.
+    spec : InputSpec
+    examples : (n, ...) array of integers, optional
+    about : dict, optional
+
+    Raises
+    ------
+    UnsupportedModelError
+        The model holds an operation that cannot be converted.
+    CheckpointError
+        The path cannot be written, or the examples do not fit the input.
+    """
+    graph = model.graph_with_weights() if isinstance(model, GraphModel) else trace(model, spec.shape)
+    kept = None if examples is None else np.asarray(examples)
+    if kept is not None:
+        _check_examples(kept, spec)
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "input": asdict(spec),
+        "operations": [asdict(op) for op in graph.operations],
+        "examples": None if kept is None else torch.from_numpy(np.ascontiguousarray(kept)),
+        "about": {str(key): _note(value) for key, value in (about or {}).items()},
+    }
+    with replacing(path, CheckpointError) as temporary:
+        torch.save(content, temporary)
+
+
+def load_model(path: str | Path, *, allow_pickle: bool = False) -> GraphModel:
+    """Return the network of a checkpoint as a torch module that can be evaluated or trained on."""
+    return load_checkpoint(path, allow_pickle=allow_pickle).model
+
+
+def load_checkpoint(path: str | Path, *, allow_pickle: bool = False, spec: InputSpec | None = None) -> Checkpoint:
+    """Read a checkpoint.
+
+    Parameters
+    ----------
+    path : str or Path
+    allow_pickle : bool
+        Also accept a pickled `nn.Module`. **Unpickling runs whatever code the file holds**: only for files from a
+        source that you would run programs from. The module's classes must be importable.
+    spec : InputSpec, optional
+        The input of a pickled module, which the pickle itself does not know.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, a bare state dict, a pickle without `allow_pickle`, or of a newer version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file. Give the path of a checkpoint that `lava-casc train` or lava_casc.save_model wrote.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not zipfile.is_zipfile(path):
+            raise _damaged(path, error) from error
+        if not allow_pickle:
+            raise CheckpointError(
+                f"{path}: a pickled Python object, and loading it would run code from the file. Save it with "
+                "lava_casc.save_model(path, model, InputSpec(shape)), or pass --allow-pickle if you trust its source."
+            ) from error
+        return _load_pickle(path, spec)
+    except Exception as error:  # torch.load raises almost anything on a damaged file
+        raise _damaged(path, error) from error
+    return _decode(path, content)
+
+
+def _decode(path: Path, content: Any) -> Checkpoint:
+    if isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise CheckpointError(
+            f"{path}: a bare state dict, which does not say how its layers are connected. Load it into your model and save "
+            "that with lava_casc.save_model(path, model, InputSpec(shape))."
+        )
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a lava_casc checkpoint. Save the model with lava_casc.save_model(path, model, InputSpec(shape)).")
+    if content.get("version") != VERSION:
+        raise CheckpointError(f"{path}: checkpoint version {content.get('version')}; this lava_casc reads {VERSION}. Update lava_casc.")
+    try:
+        spec = InputSpec(**content["input"])
+        operations = tuple(Operation(**op) for op in content["operations"])
+        operations = tuple(Operation(op.name, op.kind, op.path, tuple(op.inputs), op.arguments, op.tensors) for op in operations)
+        graph = Graph(operations, spec.shape)
+        with torch.no_grad():
+            GraphModel(graph).eval()(torch.zeros(1, *spec.shape))
+        examples = None if content["examples"] is None else content["examples"].numpy()
+        return Checkpoint(graph, spec, examples, dict(content["about"]))
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        raise _damaged(path, error) from error
+
+
+def _load_pickle(path: Path, spec: InputSpec | None) -> Checkpoint:
+    try:
+        model = torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:  # unpickling runs arbitrary code, which raises arbitrary errors
+        raise CheckpointError(f"{path}: the pickle cannot be loaded ({type(error).__name__}: {error}). Make its classes importable.") from error
+    if not isinstance(model, nn.Module):
+        raise CheckpointError(f"{path}: the pickle holds a {type(model).__name__}, not a torch.nn.Module. Save the module itself.")
+    if spec is None:
+        raise CheckpointError(f"{path}: a pickled module does not know its input. Give --input-shape C,H,W.")
+    return Checkpoint(trace(model, spec.shape), spec)
+
+
+def _damaged(path: Path, error: BaseException) -> CheckpointError:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    return CheckpointError(f"{path}: damaged, or not a checkpoint ({type(error).__name__}: {line}). Copy or save it again.")
+
+
+def _check_examples(examples: NDArray, spec: InputSpec) -> None:
+    if examples.dtype.kind not in "iu" or examples.shape[1:] != spec.shape:
+        raise CheckpointError(f"examples of shape {examples.shape[1:]} and {examples.dtype} do not fit an integer input of shape {spec.shape}.")
+    if examples.size and not spec.low <= examples.min() <= examples.max() <= spec.high:
+        raise CheckpointError(f"examples span [{examples.min()}, {examples.max()}], outside the input range [{spec.low}, {spec.high}].")
+
+
+def _note(value: Any) -> Any:
+    """Return a number, string or bool as the plain type that a checkpoint may hold."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

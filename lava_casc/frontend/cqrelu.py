@@ -1,0 +1,132 @@
+"""CQReLU, the activation that spikes can compute exactly, and the normalization of images as part of a model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+#: What the rounding adds before the floor, by its name.
+PHASES = {"floor": 0.0, "round": 0.5}
+
+
+class CQReLU(nn.Module):
+    r"""Clipped, quantized ReLU with `levels` steps.
+
+    .. math:: a = \frac{\lambda}{L} \operatorname{clip}\left(\left\lfloor \frac{L z}{\lambda} + \varphi \right\rfloor, 0, L\right)
+
+    with :math:`L` = `levels`, :math:`\lambda` = `threshold`, and phase :math:`\varphi` = 0 (floor, the paper CASC,
+    arXiv 2406.05371) or 1/2 (round). The gradient is straight-through: 1 to `z` where ``0 <= z <= threshold`` and 0
+    outside; to a learnable threshold, ``a / threshold - z / threshold`` inside and ``a / threshold`` outside, as in
+    learned step size quantization (arXiv 1902.08153).
+
+    Parameters
+    ----------
+    levels : int
+        At least 1.
+    threshold : float
+        The value at which the activation saturates, greater than 0.
+    rounding : {"floor", "round"}
+    learnable : bool
+        Whether `threshold` is a parameter.
+    """
+
+    threshold: torch.Tensor
+
+    def __init__(self, levels: int, threshold: float = 1.0, rounding: str = "floor", learnable: bool = False) -> None:
+        super().__init__()
+        if not isinstance(levels, int) or isinstance(levels, bool) or levels < 1:
+            raise ValueError(f"levels must be an int of at least 1, not {levels!r}")
+        if not threshold > 0:
+            raise ValueError(f"threshold must be greater than 0, not {threshold!r}")
+        if rounding not in PHASES:
+            raise ValueError(f"rounding must be 'floor' or 'round', not {rounding!r}")
+        self.levels, self.rounding, self.learnable = levels, rounding, learnable
+        value = torch.tensor(float(threshold))
+        if learnable:
+            self.threshold = nn.Parameter(value)
+        else:
+            self.register_buffer("threshold", value)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """Return the activation of `z`, of the same shape and dtype."""
+        threshold = self.threshold.to(z.dtype)
+        steps = torch.floor(z.detach() * (self.levels / threshold.detach()) + PHASES[self.rounding]).clamp(0, self.levels)
+        value = threshold * (steps / self.levels)
+        # The difference is 0 in value and carries the straight-through gradient.
+        through = threshold.detach() * (z / threshold).clamp(0, 1)
+        return value + (through - through.detach())
+
+    def extra_repr(self) -> str:
+        """Return the arguments for the module's repr."""
+        return f"levels={self.levels}, threshold={self.threshold.item():g}, rounding={self.rounding!r}, learnable={self.learnable}"
+
+
+class Normalize(nn.Module):
+    """Subtract a mean and divide by a standard deviation, channel by channel, as a part of the model.
+
+    A model that normalizes its images itself can be fed the integers of the image on the chip: zero padding stays zero
+    after the normalization, and the conversion keeps the borders exact.
+
+    Parameters
+    ----------
+    mean, std : float or sequence of float
+        One a channel, or one for all; `std` greater than 0.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
+        super().__init__()
+        for name, value in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.as_tensor(value, dtype=torch.get_default_dtype()).reshape(-1))
+        if not bool((self.std > 0).all()):
+            raise ValueError("std must be greater than 0")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``(x - mean) / std`` for `x` of shape (N, C, ...)."""
+        shape = (-1, *(1,) * (x.dim() - 2))
+        return (x - self.mean.reshape(shape)) / self.std.reshape(shape)
+
+
+def replace_relu(
+    model: nn.Module, levels: int, *, threshold: float = 1.0, rounding: str = "floor", learnable: bool = False
+) -> nn.Module:
+    """Return a copy of `model` in which every ReLU, ReLU6 and Hardtanh(0, x) module is a `CQReLU` of its own.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Any module; itself unchanged. A ReLU that was used twice becomes one CQReLU that is used twice.
+    levels, threshold, rounding, learnable
+        As for `CQReLU`. A ReLU6 keeps its 6 and a Hardtanh its upper limit as the threshold.
+
+    Raises
+    ------
+    ValueError
+        The model holds no ReLU module. (A functional ``F.relu`` cannot be replaced; `convert` names it.)
+    """
+    model = copy.deepcopy(model)
+    made: dict[nn.Module, CQReLU] = {}
+
+    def make(relu: nn.Module) -> CQReLU:
+        limit = float(relu.max_val) if isinstance(relu, nn.Hardtanh) else threshold
+        return made.setdefault(relu, CQReLU(levels, limit, rounding, learnable))
+
+    if _is_relu(model):
+        return make(model)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if _is_relu(child):
+                setattr(parent, name, make(child))
+    if not made:
+        raise ValueError("the model holds no ReLU module to replace; make F.relu calls nn.ReLU modules first")
+    return model
+
+
+def _is_relu(module: nn.Module) -> bool:
+    # nn.ReLU6 is a Hardtanh(0, 6).
+    return isinstance(module, nn.ReLU) or (isinstance(module, nn.Hardtanh) and module.min_val == 0)

@@ -1,0 +1,451 @@
+"""From a `Graph` of operations to a `FloatNetwork` of layers: everything linear between two activations becomes synapses.
+
+Contract of a rewrite in this file:
+
+* it preserves the function exactly in real arithmetic, borders included; what cannot be preserved is an error;
+* a value that is linear in activations is an `_Affine`: one linear map for each activation that it reads, and a bias of
+  the full shape, in which batch norm before a zero-padded convolution leaves its mark at the borders;
+* the result is checked against the graph on random inputs before it is returned (`fold`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from lava_casc.errors import UnsupportedModelError
+from lava_casc.frontend.cqrelu import PHASES
+from lava_casc.frontend.trace import Graph, GraphModel, Operation
+from lava_casc.linear import apply, max_pool
+from lava_casc.network import Conv, Dense, MaxPool, Pair, Shape, Synapse, per_neuron
+
+INPUT = "input"
+#: Largest dense matrix, in entries, that stands in for a chain of windows which no single convolution can say.
+DENSE_LIMIT = 1 << 24
+
+
+@dataclass(frozen=True, eq=False)
+class FloatNeurons:
+    """CQReLU of a sum of synapses; `Conv` and `Dense` hold float64 weights on real activations.
+
+    Attributes
+    ----------
+    name : str
+    synapses : tuple of Conv or Dense
+    bias : (C,) or full-shape ndarray of float64
+    threshold : float
+        lambda: the activation at which it saturates.
+    levels : int
+    phase : float
+        0 (floor) or 1/2 (round).
+    preactivation, activation : str
+        The values of the graph that this layer's sum and its activation equal; `activation` is empty where a max pool
+        stood between the two, because the pool now follows.
+    """
+
+    name: str
+    synapses: tuple[Synapse, ...]
+    bias: NDArray[np.float64]
+    threshold: float
+    levels: int
+    phase: float
+    preactivation: str
+    activation: str
+
+
+@dataclass(frozen=True, eq=False)
+class FloatReadout:
+    """The linear end of the network, like `FloatNeurons` without the activation."""
+
+    name: str
+    synapses: tuple[Synapse, ...]
+    bias: NDArray[np.float64]
+    preactivation: str
+
+
+FloatLayer = FloatNeurons | MaxPool | FloatReadout
+
+
+@dataclass(frozen=True, eq=False)
+class FloatNetwork:
+    """Layers in topological order; the last one is the `FloatReadout`. The input is called ``input``."""
+
+    input_shape: Shape
+    layers: tuple[FloatLayer, ...]
+    shapes: dict[str, Shape]
+
+
+def fold(graph: Graph, *, check: int = 2) -> FloatNetwork:
+    """Fold a graph into layers of synapses and CQReLU.
+
+    Batch norm and average pools go into the weights, a max pool before a CQReLU goes behind it (both are monotone),
+    additions become further synapses of the same neurons.
+
+    Parameters
+    ----------
+    graph : Graph
+    check : int
+        Random inputs on which every layer's sum is compared with the graph's value, in float64.
+
+    Raises
+    ------
+    UnsupportedModelError
+        An operation stands where it cannot be folded; names its path.
+    """
+    network = _Folder(graph).fold()
+    if check:
+        _check(network, graph, check)
+    return network
+
+
+def evaluate(network: FloatNetwork, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the real activation of every layer, the logits last, for real inputs (N, ...) in float64."""
+    values = {INPUT: x.to(torch.float64)}
+    for layer in network.layers:
+        if isinstance(layer, MaxPool):
+            values[layer.name] = max_pool(layer, values[layer.source])
+            continue
+        total = received(network, layer, values)
+        values[layer.name] = activate(layer, total) if isinstance(layer, FloatNeurons) else total
+    return values
+
+
+def received(network: FloatNetwork, layer: FloatNeurons | FloatReadout, values: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the sum of a layer's synapses and bias, (N, ...) float64, for given values of its sources."""
+    bias = torch.as_tensor(per_neuron(layer.bias, network.shapes[layer.name]))
+    return sum((apply(synapse, values[synapse.source]) for synapse in layer.synapses), bias)
+
+
+def activate(layer: FloatNeurons, z: torch.Tensor) -> torch.Tensor:
+    """Return CQReLU of `z`."""
+    steps = torch.floor(z * (layer.levels / layer.threshold) + layer.phase).clamp(0, layer.levels)
+    return steps * (layer.threshold / layer.levels)
+
+
+@dataclass(frozen=True, eq=False)
+class _Affine:
+    """A value ``sum_k map_k(source_k) + bias``; `shape` may be flat while a map still is a convolution (C order)."""
+
+    shape: Shape
+    terms: tuple[Synapse, ...]
+    bias: torch.Tensor
+    label: str = ""
+
+    @property
+    def identity_of(self) -> str | None:
+        """The source that this value is, unchanged, if it is one."""
+        if len(self.terms) != 1 or bool(self.bias.any()) or not _is_pointwise(self.terms[0]):
+            return None
+        return self.terms[0].source if bool((self.terms[0].weight == 1).all()) else None
+
+
+@dataclass(frozen=True, eq=False)
+class _PooledAffine:
+    """A max pool of a value that is no activation: it waits for a CQReLU to come before."""
+
+    affine: _Affine
+    pool: Operation
+    of: str
+
+
+class _Folder:
+    """One pass over a graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.layers: list[FloatLayer] = []
+        self.shapes: dict[str, Shape] = {INPUT: graph.input_shape}
+        self.values: dict[str, _Affine | _PooledAffine] = {}
+
+    def fold(self) -> FloatNetwork:
+        for op in self.graph.operations:
+            self.values[op.name] = self._fold(op)
+        output = self._affine(self.graph.operations[-1], self.graph.operations[-1].name)
+        if len(output.shape) != 1:
+            raise UnsupportedModelError(f"the model returns shape {output.shape} a sample. It must return a vector of logits.")
+        name = self._unique(output.label or "readout")
+        self._add(FloatReadout(name, output.terms, _compress(output.bias), self.graph.operations[-1].name), output.shape)
+        return FloatNetwork(self.graph.input_shape, tuple(self.layers), self.shapes)
+
+    def _fold(self, op: Operation) -> _Affine | _PooledAffine:
+        if op.kind == "input":
+            return self._identity(INPUT)
+        if op.kind == "CQReLU":
+            return self._activation(op)
+        if op.kind == "add":
+            a, b = (self._affine(op, name) for name in op.inputs)
+            return _Affine(a.shape, a.terms + b.terms, a.bias + b.bias, a.label or b.label)
+        value = self._affine(op, op.inputs[0])
+        return _RULES[op.kind](self, op, value)
+
+    def _affine(self, op: Operation, name: str) -> _Affine:
+        value = self.values[name]
+        if isinstance(value, _PooledAffine):
+            raise UnsupportedModelError(
+                f"{value.pool.path}: a max pool of something that is no activation, followed by {op.kind} ({op.path}). "
+                "Put a CQReLU right before or right behind the max pool."
+            )
+        return value
+
+    def _identity(self, source: str) -> _Affine:
+        shape = self.shapes[source]
+        if len(shape) == 3:
+            term: Synapse = Conv(source, np.ones((shape[0], 1, 1, 1)), groups=shape[0])
+        else:
+            term = Dense(source, np.eye(shape[0]))
+        return _Affine(shape, (term,), torch.zeros(shape, dtype=torch.float64))
+
+    def _activation(self, op: Operation) -> _Affine:
+        value = self.values[op.inputs[0]]
+        pooled = isinstance(value, _PooledAffine)
+        affine = value.affine if isinstance(value, _PooledAffine) else value
+        neurons = FloatNeurons(
+            self._unique(affine.label or op.path), affine.terms, _compress(affine.bias), float(op.tensors["threshold"]),
+            op.arguments["levels"], PHASES[op.arguments["rounding"]],
+            value.of if isinstance(value, _PooledAffine) else op.inputs[0], "" if pooled else op.name,
+        )
+        self._add(neurons, affine.shape)
+        if isinstance(value, _PooledAffine):
+            return self._max_pool(value.pool, neurons.name)
+        return self._identity(neurons.name)
+
+    def _max_pool(self, op: Operation, source: str) -> _Affine:
+        kernel = _pair(op.arguments["kernel_size"])
+        pool = MaxPool(
+            self._unique(op.path), source, kernel, _pair(op.arguments["stride"] or kernel),
+            _pair(op.arguments["padding"]), _pair(op.arguments["dilation"]),
+        )
+        self._add(pool, pool.output_shape(self.shapes[source]))
+        return self._identity(pool.name)
+
+    def _add(self, layer: FloatLayer, shape: Shape) -> None:
+        self.layers.append(layer)
+        self.shapes[layer.name] = shape
+
+    def _unique(self, name: str) -> str:
+        candidates: Iterator[str] = (name if i == 0 else f"{name}_{i}" for i in range(len(self.shapes) + 1))
+        return next(candidate for candidate in candidates if candidate not in self.shapes)
+
+    # One rule for each kind of linear operation: an affine value in, an affine value out.
+
+    def _conv(self, op: Operation, value: _Affine) -> _Affine:
+        kernel = Conv("", op.tensors["weight"].double().numpy(), *(_pair(op.arguments[k]) for k in ("stride", "padding", "dilation")), op.arguments["groups"])
+        shape = kernel.output_shape(value.shape)
+        bias = apply(kernel, value.bias[None])[0] + _channels(op.tensors.get("bias"), len(shape))
+        return _Affine(shape, tuple(self._convolve(op, kernel, term, value.shape) for term in value.terms), bias, op.path)
+
+    def _linear(self, op: Operation, value: _Affine) -> _Affine:
+        if len(value.shape) != 1:
+            raise UnsupportedModelError(f"{op.path}: Linear on shape {value.shape}. Flatten first.")
+        weight = op.tensors["weight"].double()
+        bias = weight @ value.bias + _channels(op.tensors.get("bias"), 1)
+        return _Affine((len(weight),), tuple(self._multiply(weight, term) for term in value.terms), bias, op.path)
+
+    def _batch_norm(self, op: Operation, value: _Affine) -> _Affine:
+        t = {name: tensor.double() for name, tensor in op.tensors.items()}
+        scale = t.get("weight", torch.ones(())) / torch.sqrt(t["running_var"] + op.arguments["eps"])
+        return self._rescale(op, value, scale, t.get("bias", torch.zeros(())) - t["running_mean"] * scale)
+
+    def _normalize(self, op: Operation, value: _Affine) -> _Affine:
+        mean, std = (op.tensors[name].double().expand(value.shape[0]) for name in ("mean", "std"))
+        return self._rescale(op, value, 1 / std, -mean / std)
+
+    def _rescale(self, op: Operation, value: _Affine, scale: torch.Tensor, shift: torch.Tensor) -> _Affine:
+        full = scale.reshape(-1, *(1,) * (len(value.shape) - 1)).expand(value.shape)
+
+        def rescaled(term: Synapse) -> Synapse:
+            if isinstance(term, Conv) and len(value.shape) == 1:  # flattened: another factor for each position
+                term = self._dense(op, term)
+            factors = full.reshape(-1, 1).numpy() if isinstance(term, Dense) else scale.reshape(-1, 1, 1, 1).numpy()
+            return replace(term, weight=term.weight * factors)
+
+        return replace(value, terms=tuple(rescaled(term) for term in value.terms), bias=value.bias * full + _channels(shift, len(value.shape)))
+
+    def _average(self, op: Operation, value: _Affine) -> _Affine:
+        a = op.arguments
+        kernel = _pair(a["kernel_size"])
+        stride, padding = _pair(a["stride"] or kernel), _pair(a["padding"])
+        divisor = a["divisor_override"] or kernel[0] * kernel[1]
+        uniform = not a["ceil_mode"] and (a["count_include_pad"] or padding == (0, 0) or a["divisor_override"])
+        window = Conv("", np.full((value.shape[0], 1, *kernel), 1 / divisor), stride, padding, groups=value.shape[0]) if uniform else None
+        return self._window(op, value, window, lambda x: F.avg_pool2d(x, **a))
+
+    def _adaptive(self, op: Operation, value: _Affine) -> _Affine:
+        size = tuple(n if n else m for n, m in zip(_pair(op.arguments["output_size"]), value.shape[1:], strict=True))
+        kernel = (value.shape[1] // size[0], value.shape[2] // size[1])
+        even = all(k * n == m for k, n, m in zip(kernel, size, value.shape[1:], strict=True))
+        window = Conv("", np.full((value.shape[0], 1, *kernel), 1 / (kernel[0] * kernel[1])), kernel, groups=value.shape[0]) if even else None
+        return self._window(op, value, window, lambda x: F.adaptive_avg_pool2d(x, size))
+
+    def _window(self, op: Operation, value: _Affine, window: Conv | None, average: Callable[[torch.Tensor], torch.Tensor]) -> _Affine:
+        """Fold an average: a depthwise convolution where all of its windows are alike, else a matrix."""
+        bias = average(value.bias[None])[0]
+
+        def averaged(term: Synapse) -> Synapse:
+            if window is not None:
+                return self._convolve(op, window, term, value.shape)
+            return self._through(op, self._dense(op, term), value.shape, average)
+
+        return replace(value, shape=tuple(bias.shape), terms=tuple(averaged(term) for term in value.terms), bias=bias)
+
+    def _maximum(self, op: Operation, value: _Affine) -> _Affine | _PooledAffine:
+        source = value.identity_of
+        if source is not None and source != INPUT:
+            return self._max_pool(op, source)
+        return _PooledAffine(value, op, op.inputs[0])
+
+    def _flatten(self, op: Operation, value: _Affine) -> _Affine:
+        return replace(value, shape=(int(np.prod(value.shape)),), bias=value.bias.flatten())
+
+    # Composition of linear maps.
+
+    def _convolve(self, op: Operation, outer: Conv, inner: Synapse, shape: Shape) -> Synapse:
+        """Return `outer` after `inner`, whose result has `shape`."""
+        if isinstance(inner, Conv):
+            composed = _compose(outer, inner, self.shapes[inner.source])
+            if composed is not None:
+                return composed
+        return self._through(op, self._dense(op, inner), shape, lambda x: apply(outer, x))
+
+    def _multiply(self, weight: torch.Tensor, inner: Synapse) -> Dense:
+        """Return the dense synapse ``weight @ inner``."""
+        if isinstance(inner, Dense):
+            return Dense(inner.source, (weight @ torch.as_tensor(inner.weight.copy())).numpy())
+        # The transpose of a convolution is the gradient of its result with respect to its input.
+        with torch.enable_grad():
+            x = torch.zeros(len(weight), *self.shapes[inner.source], dtype=torch.float64, requires_grad=True)
+            y = apply(inner, x)
+            (rows,) = torch.autograd.grad(y, x, weight.reshape(y.shape))
+        return Dense(inner.source, rows.flatten(1).numpy())
+
+    def _dense(self, op: Operation, term: Synapse) -> Dense:
+        """Return a synapse as a matrix."""
+        if isinstance(term, Dense):
+            return term
+        shape = self.shapes[term.source]
+        inputs, outputs = int(np.prod(shape)), int(np.prod(term.output_shape(shape)))
+        if inputs * outputs > DENSE_LIMIT:
+            raise UnsupportedModelError(
+                f"{op.path}: {op.kind} follows {term.source} with windows that no convolution can say, and a matrix of "
+                f"{outputs} x {inputs} would be too large. Put a CQReLU between them, or use windows that tile their input."
+            )
+        basis = torch.eye(inputs, dtype=torch.float64).reshape(inputs, *shape)
+        return Dense(term.source, apply(term, basis).flatten(1).T.contiguous().numpy())
+
+    def _through(self, op: Operation, inner: Dense, shape: Shape, linear: Callable[[torch.Tensor], torch.Tensor]) -> Dense:
+        """Return `linear`, which takes images of `shape`, after a matrix."""
+        columns = torch.as_tensor(inner.weight.copy()).T.reshape(-1, *shape)
+        return Dense(inner.source, linear(columns).flatten(1).T.contiguous().numpy())
+
+
+_RULES: dict[str, Callable[[_Folder, Operation, _Affine], _Affine | _PooledAffine]] = {
+    "Conv2d": _Folder._conv,
+    "Linear": _Folder._linear,
+    "BatchNorm1d": _Folder._batch_norm,
+    "BatchNorm2d": _Folder._batch_norm,
+    "Normalize": _Folder._normalize,
+    "AvgPool2d": _Folder._average,
+    "AdaptiveAvgPool2d": _Folder._adaptive,
+    "MaxPool2d": _Folder._maximum,
+    "Flatten": _Folder._flatten,
+}
+
+
+def _compose(outer: Conv, inner: Conv, shape: Shape) -> Conv | None:
+    """Return one convolution that does `inner`, then `outer`, or None where there is none.
+
+    Zero padding between the two is zero padding before both only if `inner` yields zero there: where `outer` does not
+    pad, or where the windows of `inner` tile its input without overlap, remainder or padding of their own.
+    """
+    if _is_pointwise(inner):
+        return replace(outer, source=inner.source, weight=outer.weight * _gather(inner.weight, outer))
+    size = inner.output_shape(shape)[1:]
+    tiles = (
+        inner.weight.shape[2:] == inner.stride and inner.padding == (0, 0) and inner.dilation == (1, 1)
+        and shape[1:] == tuple(n * s for n, s in zip(size, inner.stride, strict=True))
+    )
+    if outer.padding != (0, 0) and not tiles:
+        return None
+    if inner.groups == inner.weight.shape[0] and inner.weight.shape[1] == 1:
+        weight, groups, taps = outer.weight, outer.groups, _gather(inner.weight, outer)
+    elif outer.groups == outer.weight.shape[0] == inner.weight.shape[0] and outer.weight.shape[1] == 1:
+        weight, groups, taps = outer.weight, inner.groups, inner.weight
+    else:
+        return None
+    extent = [(ko - 1) * do * si + (ki - 1) * di + 1 for ko, do, si, ki, di in
+              zip(outer.weight.shape[2:], outer.dilation, inner.stride, inner.weight.shape[2:], inner.dilation, strict=True)]
+    composed = np.zeros((outer.weight.shape[0], max(weight.shape[1], taps.shape[1]), *extent))
+    for i in range(outer.weight.shape[2]):
+        for j in range(outer.weight.shape[3]):
+            for k in range(inner.weight.shape[2]):
+                for m in range(inner.weight.shape[3]):
+                    row = i * outer.dilation[0] * inner.stride[0] + k * inner.dilation[0]
+                    column = j * outer.dilation[1] * inner.stride[1] + m * inner.dilation[1]
+                    composed[:, :, row, column] += weight[:, :, i, j] * taps[:, :, k, m]
+    stride = tuple(a * b for a, b in zip(outer.stride, inner.stride, strict=True))
+    padding = tuple(p * s + q for p, s, q in zip(outer.padding, inner.stride, inner.padding, strict=True))
+    return Conv(inner.source, composed, stride, padding, (1, 1), groups)  # type: ignore[arg-type]
+
+
+def _gather(depthwise: NDArray, outer: Conv) -> NDArray:
+    """Return depthwise weights (C, 1, KH, KW) as (O, C / groups, KH, KW): those of the channel that each weight reads."""
+    out, per_group = outer.weight.shape[:2]
+    channel = (np.arange(out) // (out // outer.groups))[:, None] * per_group + np.arange(per_group)
+    return depthwise[:, 0][channel]
+
+
+def _is_pointwise(term: Synapse) -> bool:
+    """Whether a synapse scales each channel and does nothing else."""
+    if isinstance(term, Dense):
+        return term.weight.shape[0] == term.weight.shape[1] and bool((term.weight == np.diag(np.diagonal(term.weight))).all())
+    return (
+        term.weight.shape[1:] == (1, 1, 1) and term.groups == term.weight.shape[0]
+        and term.stride == (1, 1) and term.padding == (0, 0)
+    )
+
+
+def _compress(bias: torch.Tensor) -> NDArray[np.float64]:
+    """Return one bias a channel where all positions agree (up to float64 rounding), else the full shape."""
+    array = bias.numpy()
+    if array.ndim == 1:
+        return array
+    flat = array.reshape(len(array), -1)
+    alike = np.ptp(flat, axis=1).max() <= 1e-12 * max(1.0, np.abs(flat).max())
+    return flat[:, 0].copy() if alike else array
+
+
+def _channels(values: torch.Tensor | None, ndim: int) -> torch.Tensor:
+    if values is None:
+        return torch.zeros((), dtype=torch.float64)
+    return values.double().reshape(-1, *(1,) * (ndim - 1))
+
+
+def _pair(value: int | tuple[int, ...]) -> Pair:
+    return (value, value) if isinstance(value, int) or value is None else (value[0], value[1])
+
+
+def _check(network: FloatNetwork, graph: Graph, samples: int) -> None:
+    """Compare every layer's sum with the value of the graph that it must equal, each from the graph's own activations.
+
+    A sum is compared before its floor, so that rounding in float64 cannot flip a level and hide or fake a difference.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand((samples, *graph.input_shape), generator=generator, dtype=torch.float64) * 2 - 1
+    with torch.no_grad():
+        truth = GraphModel(graph).double().eval().values(x)
+    values = {INPUT: x}
+    for layer in network.layers:
+        if isinstance(layer, MaxPool):
+            values[layer.name] = max_pool(layer, values[layer.source])
+            continue
+        z, expected = received(network, layer, values), truth[layer.preactivation]
+        tolerance = 1e-9 * max(1.0, float(expected.abs().max()))
+        if z.shape != expected.shape or float((z - expected).abs().max()) > tolerance:
+            raise AssertionError(f"{layer.name}: folding changed the function; this is a bug in lava_casc")
+        if isinstance(layer, FloatNeurons):
+            values[layer.name] = truth[layer.activation] if layer.activation else activate(layer, z)

@@ -1,0 +1,283 @@
+"""From a `FloatNetwork` to an `IntegerNetwork`, and an account of every bit that it cost.
+
+For a neuron of channel c with real levels ``step = lambda / L``, and synapses whose weights count the units of their
+sources (``V = W * scale_source``), a grid ``g`` makes everything an integer::
+
+    w = round(V / g)    B = round(b / g)    threshold = step / g    initial = floor(phase * threshold)
+
+The grid is chosen as ``g = step / n`` for an integer ``n``, so that the threshold ``n`` has no rounding error, and as
+fine as the weight bits allow. Where the proven range leaves the hardware's registers, ``n`` of that channel is made
+smaller, which is bits of weight given up; where that costs more than two, bits of the input are given up too. Both are
+reported; a network that still does not fit is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lava_casc.errors import RangeError, exceeds
+from lava_casc.frontend.checkpoint import InputSpec
+from lava_casc.frontend.fold import INPUT, FloatNetwork, FloatNeurons, FloatReadout
+from lava_casc.hardware import Hardware
+from lava_casc.integer import signed_range
+from lava_casc.network import Conv, Input, IntegerNetwork, MaxPool, Neurons, Readout, Shape, Synapse, per_neuron
+from lava_casc.ranges import LayerRange, Source, check_ranges, layer_range
+
+#: Fewer weight bits than this ruin a network (casc-facts: 4 bits cost 3 to 40 points); the quantizer refuses instead.
+LEAST_WEIGHT_BITS = 4
+#: A channel with so great a threshold loses less than a hundredth of a level by coarser weights, however few bits they
+#: have: a channel whose weights are next to nothing, say, after a batch norm that has switched it off.
+FINE_THRESHOLD = 1 << 10
+#: A finer threshold than this resolves nothing that a count of levels could show.
+FINEST_THRESHOLD = 1 << 16
+#: Weight bits that a layer on the input gives up before the input gives up one.
+WEIGHT_BITS_BEFORE_INPUT = 2.0
+MOST_INPUT_SHIFT = 4
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What the quantization of one layer cost.
+
+    Attributes
+    ----------
+    name : str
+    weight_bits : int
+        Signed bits of the mantissas in use.
+    bits_given_up : float
+        Bits of weight that the worst channel gave up to the range proof; 0 for most layers.
+    weight_error : float
+        Root mean square of ``w - V / g`` relative to that of ``V / g``, over all synapses.
+    threshold : (int, int)
+        The least and the greatest threshold; (0, 0) for the readout.
+    range_bits : int
+        Signed bits that the proven range of potential and current takes.
+    """
+
+    name: str
+    weight_bits: int
+    bits_given_up: float
+    weight_error: float
+    threshold: tuple[int, int]
+    range_bits: int
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """The layers' reports, and the bits of input that were given up."""
+
+    layers: tuple[LayerReport, ...]
+    input_bits_given_up: int = 0
+
+
+def quantize(
+    network: FloatNetwork,
+    spec: InputSpec,
+    hardware: Hardware,
+    *,
+    weight_bits: int = 8,
+    per_channel: bool = True,
+) -> tuple[IntegerNetwork, QuantizationReport]:
+    """Quantize a folded network to integers that provably fit `hardware`.
+
+    Parameters
+    ----------
+    network : FloatNetwork
+    spec : InputSpec
+        Range and meaning of the images' integers.
+    hardware : Hardware
+    weight_bits : int
+        Signed bits of weights, symmetric: ``-(2**(bits-1) - 1) .. 2**(bits-1) - 1``. 2 or more.
+    per_channel : bool
+        One grid a channel (the default), or one a layer. The readout has one grid, so that its logits compare.
+
+    Raises
+    ------
+    RangeError
+        More weight bits than the hardware has, or a layer that cannot be made to fit its registers.
+    """
+    if not 2 <= weight_bits <= hardware.weight_bits:
+        raise exceeds("quantize", "weight bits", weight_bits, f"2 .. weight bits of {hardware.name}", hardware.weight_bits, "Choose a number in between")
+    best: tuple[float, IntegerNetwork, QuantizationReport] | None = None
+    refused: RangeError | None = None
+    for shift in range(MOST_INPUT_SHIFT + 1):
+        if shift and max(spec.high, -spec.low) >> shift == 0:
+            break
+        try:
+            integers, report = _Quantizer(network, spec, hardware, weight_bits, per_channel, shift).quantize()
+        except RangeError as error:
+            refused = refused or error
+            continue
+        readers = {layer.name for layer in integers if INPUT in layer.sources}
+        lost = max(layer.bits_given_up for layer in report.layers if layer.name in readers)
+        if best is None or lost + shift < best[0]:
+            best = (lost + shift, integers, report)
+        if lost <= WEIGHT_BITS_BEFORE_INPUT:
+            break
+    if best is None:
+        assert refused is not None
+        raise refused
+    check_ranges(best[1], hardware)
+    return best[1], best[2]
+
+
+class _Quantizer:
+    def __init__(
+        self, network: FloatNetwork, spec: InputSpec, hardware: Hardware, weight_bits: int, per_channel: bool, shift: int
+    ) -> None:
+        self.network, self.hardware, self.weight_bits, self.per_channel = network, hardware, weight_bits, per_channel
+        self.greatest = signed_range(weight_bits)[1]
+        self.input = shifted_input(spec, shift)
+        self.scales: dict[str, NDArray[np.float64]] = {INPUT: np.full(spec.shape[0], self.input.scale)}
+        self.sources = {INPUT: Source(spec.shape, self.input.low, self.input.high)}
+        self.reports: list[LayerReport] = []
+
+    def quantize(self) -> tuple[IntegerNetwork, QuantizationReport]:
+        layers = [self.input, *(self._layer(layer) for layer in self.network.layers)]
+        return IntegerNetwork(tuple(layers)), QuantizationReport(tuple(self.reports), self.input.shift)
+
+    def _layer(self, layer: FloatNeurons | FloatReadout | MaxPool) -> Neurons | Readout | MaxPool:
+        shape = self.network.shapes[layer.name]
+        if isinstance(layer, MaxPool):
+            self.scales[layer.name] = self.scales[layer.source]
+            self.sources[layer.name] = self.sources[layer.source]._replace(shape=shape)
+            return layer
+        values = [weights_in_units(s, self.scales[s.source], self.network.shapes[s.source]) for s in layer.synapses]
+        for value, what in [*((v, "weights") for v in values), (layer.bias, "bias")]:
+            if not np.isfinite(value).all():
+                raise RangeError(f"{layer.name}: its folded {what} hold NaN or infinity. Check its batch norm's variances.")
+        exponents, finest = self._grids(values, shape[0])
+        quantized, bits_lost = (self._readout if isinstance(layer, FloatReadout) else self._neurons)(layer, shape, values, exponents, finest)
+        self._report(quantized, shape, values, bits_lost)
+        return quantized
+
+    def _grids(self, values: list[NDArray], channels: int) -> tuple[list[int], NDArray]:
+        """Return each synapse's exponent, and the finest grid of each channel at which all mantissas fit.
+
+        The exponent of a branch is how many times greater than the smallest branch its median channel is.
+        """
+        peaks = np.array([np.abs(v).reshape(channels, -1).max(1) for v in values])
+        if not self.per_channel:
+            peaks = np.repeat(peaks.max(1, keepdims=True), channels, axis=1)
+        medians = np.array([np.median(p[p > 0]) if (p > 0).any() else 0.0 for p in peaks])
+        smallest = medians[medians > 0].min(initial=np.inf)
+        exponents = [int(np.clip(np.round(np.log2(m / smallest)), 0, self.hardware.weight_exponent_max)) if m > 0 else 0 for m in medians]
+        finest = (peaks / 2.0 ** np.array(exponents)[:, None]).max(0) / self.greatest
+        # A channel without weights has no grid of its own.
+        finest[finest == 0] = np.median(finest[finest > 0]) if (finest > 0).any() else 1.0
+        return exponents, finest
+
+    def _neurons(
+        self, layer: FloatNeurons, shape: Shape, values: list[NDArray], exponents: list[int], finest: NDArray
+    ) -> tuple[Neurons, float]:
+        step = layer.threshold / layer.levels
+        while (step < finest).any():
+            # A single unit moves this neuron by more than a mantissa's worth of thresholds: shift the mantissas.
+            exponents, finest = [e + 1 for e in exponents], finest / 2
+        threshold = wanted = np.floor(np.minimum(step / finest, FINEST_THRESHOLD)).astype(np.int64)
+        while True:
+            grid = step / threshold
+            quantized = Neurons(
+                layer.name, self._synapses(layer, values, grid, exponents), _bias(layer, grid, shape), threshold,
+                np.floor(layer.phase * threshold).astype(np.int64), layer.levels, np.full(shape[0], step),
+            )
+            excess = self._excess(quantized, shape)
+            if excess.max() <= 1:
+                break
+            smaller = np.minimum(threshold - 1, (threshold / np.maximum(excess, 1)).astype(np.int64))
+            threshold = np.where(excess > 1, smaller, threshold)
+            if not self.per_channel:
+                threshold = np.full_like(threshold, threshold.min())
+            coarse = wanted / np.maximum(threshold, 1e-9) * (threshold < FINE_THRESHOLD)
+            self._refuse_if_coarse(layer.name, coarse, self._range(quantized, shape))
+        self.scales[layer.name] = np.full(shape[0], step)
+        self.sources[layer.name] = Source(shape, 0, layer.levels)
+        return quantized, float(np.log2(wanted / threshold).max())
+
+    def _readout(
+        self, layer: FloatReadout, shape: Shape, values: list[NDArray], exponents: list[int], finest: NDArray
+    ) -> tuple[Readout, float]:
+        wanted = grid = float(finest.max())
+        while True:
+            scale = np.full(shape[0], grid)
+            quantized = Readout(layer.name, self._synapses(layer, values, scale, exponents), _bias(layer, scale, shape), grid)
+            excess = float(self._excess(quantized, shape).max())
+            if excess <= 1:
+                return quantized, float(np.log2(grid / wanted))
+            grid *= max(excess, 1 + 1e-3)
+            self._refuse_if_coarse(layer.name, np.array([grid / wanted]), self._range(quantized, shape))
+
+    def _synapses(self, layer: FloatNeurons | FloatReadout, values: list[NDArray], grid: NDArray, exponents: list[int]) -> tuple[Synapse, ...]:
+        made = []
+        for synapse, value, exponent in zip(layer.synapses, values, exponents, strict=True):
+            mantissa = np.rint(value / (_per_row(grid, value) * 2.0**exponent))
+            made.append(replace(synapse, weight=mantissa.astype(np.int32), exponent=exponent))
+        return tuple(made)
+
+    def _range(self, layer: Neurons | Readout, shape: Shape) -> LayerRange:
+        return layer_range(layer, shape, self.sources)
+
+    def _excess(self, layer: Neurons | Readout, shape: Shape) -> NDArray[np.float64]:
+        """Return by what factor each channel's worst case exceeds the registers; at most 1 fits."""
+        low, high = signed_range(self.hardware.state_bits)
+        found = self._range(layer, shape)
+        worst = np.zeros(shape)
+        for interval in (found.potential, found.current):
+            worst = np.maximum(worst, np.maximum(interval.high / high, interval.low / low))
+        return worst.reshape(shape[0], -1).max(1)
+
+    def _refuse_if_coarse(self, name: str, coarser: NDArray, found: LayerRange) -> None:
+        if self.weight_bits - np.log2(max(1.0, coarser.max())) < LEAST_WEIGHT_BITS:
+            value = max(int(np.abs(bound).max()) for interval in (found.potential, found.current) for bound in interval)
+            raise exceeds(
+                name, f"worst-case potential, at fewer than {LEAST_WEIGHT_BITS} weight bits still", value,
+                f"the {self.hardware.state_bits} signed bits of {self.hardware.name}", signed_range(self.hardware.state_bits)[1],
+                "Use fewer levels or a smaller fan-in",
+            )
+
+    def _report(self, layer: Neurons | Readout, shape: Shape, values: list[NDArray], bits_lost: float) -> None:
+        grid = layer.scale / layer.threshold if isinstance(layer, Neurons) else np.full(shape[0], layer.scale)
+        error = power = 0.0
+        for synapse, value in zip(layer.synapses, values, strict=True):
+            exact = value / _per_row(grid, value)
+            error += float(((synapse.weight * 2.0**synapse.exponent - exact) ** 2).sum())
+            power += float((exact**2).sum())
+        peak = max(int(np.abs(synapse.weight).max(initial=0)) for synapse in layer.synapses)
+        thresholds = (int(layer.threshold.min()), int(layer.threshold.max())) if isinstance(layer, Neurons) else (0, 0)
+        self.reports.append(
+            LayerReport(
+                layer.name, peak.bit_length() + 1, max(0.0, bits_lost), float(np.sqrt(error / power)) if power else 0.0,
+                thresholds, self._range(layer, shape).bits,
+            )
+        )
+
+
+def shifted_input(spec: InputSpec, shift: int) -> Input:
+    """Return the input layer that sees `shift` bits less of every image."""
+    low, high = (int(v) for v in shift_images(np.array([spec.low, spec.high]), shift))
+    return Input(INPUT, spec.shape, low, high, spec.scale * 2.0**shift, shift)
+
+
+def shift_images(images: NDArray, shift: int) -> NDArray[np.int64]:
+    """Return ``(images + 2**(shift-1)) >> shift``: rounded to multiples of ``2**shift``, as integers of that unit."""
+    return images.astype(np.int64) if shift == 0 else (images.astype(np.int64) + (1 << (shift - 1))) >> shift
+
+
+def weights_in_units(synapse: Synapse, scale: NDArray[np.float64], shape: Shape) -> NDArray[np.float64]:
+    """Return real weights on the counts of their source: each times the real value of one unit of its channel."""
+    if isinstance(synapse, Conv):
+        out, per_group = synapse.weight.shape[:2]
+        channel = (np.arange(out) // (out // synapse.groups))[:, None] * per_group + np.arange(per_group)
+        return synapse.weight * scale[channel][:, :, None, None]
+    return synapse.weight * np.broadcast_to(per_neuron(scale, shape), shape).reshape(-1)
+
+
+def _bias(layer: FloatNeurons | FloatReadout, grid: NDArray, shape: Shape) -> NDArray[np.int64]:
+    return np.rint(layer.bias / (grid if layer.bias.ndim == 1 else per_neuron(grid, shape))).astype(np.int64)
+
+
+def _per_row(grid: NDArray, value: NDArray) -> NDArray:
+    return grid.reshape(-1, *(1,) * (value.ndim - 1))
