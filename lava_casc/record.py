@@ -37,6 +37,10 @@ class SpikeRecord:
         The potential of each recorded neuron after each step.
     synops : dict of str to (N,) ndarray of int64, optional
         Synaptic operations that each layer's messages caused: messages times real fan-out.
+    steps : int
+        Steps that the engine ran for all samples together, 0 where it does not say.
+    seconds : float
+        Wall-clock time that it took, compilation included, 0 where it does not say.
     """
 
     engine: str
@@ -49,6 +53,8 @@ class SpikeRecord:
     counts: dict[str, NDArray] = field(default_factory=dict)
     potentials: dict[str, NDArray] = field(default_factory=dict)
     synops: dict[str, IntArray] = field(default_factory=dict)
+    steps: int = 0
+    seconds: float = 0.0
 
     def __len__(self) -> int:
         """Return the number of samples."""
