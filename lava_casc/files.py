@@ -33,4 +33,6 @@ def replacing(path: str | Path, error: type[CascError]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as cause:
         reason = cause.strerror or str(cause)
-        raise error(f"{path}: cannot be written ({reason}). Choose a writable folder that exists, with room left.") from cause
+        raise error(
+            f"{path}: cannot be written ({reason}). Choose a writable folder that exists, with room left."
+        ) from cause

@@ -60,7 +60,9 @@ def read_hardware(source: str | Path = DEFAULT) -> Hardware:
     try:
         return Hardware.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise HardwareConfigError(f"{path}: not a readable TOML file ({error}). Start from hw_configs/{DEFAULT}.toml.") from error
+        raise HardwareConfigError(
+            f"{path}: not a readable TOML file ({error}). Start from hw_configs/{DEFAULT}.toml."
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -84,4 +86,6 @@ def _find(source: str | Path) -> Path:
     shipped = shipped_configs()
     if str(source) in shipped:
         return shipped[str(source)]
-    raise HardwareConfigError(f"{source}: no such hardware configuration. Give a TOML file or one of: {', '.join(shipped)}.")
+    raise HardwareConfigError(
+        f"{source}: no such hardware configuration. Give a TOML file or one of: {', '.join(shipped)}."
+    )

@@ -15,7 +15,9 @@ from lava_casc.network import Conv, MaxPool, Synapse
 FLOAT32_EXACT = 1 << 24
 
 
-def effective_weight(synapse: Synapse, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> torch.Tensor:
+def effective_weight(
+    synapse: Synapse, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+) -> torch.Tensor:
     """Return ``weight * 2**exponent`` as a tensor; exact, because a power of two only shifts."""
     weight = torch.tensor(synapse.weight, dtype=torch.float64) * 2.0**synapse.exponent
     return weight.to(dtype=dtype, device=device)

@@ -17,11 +17,12 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from lava_casc.errors import InvalidNetworkError
+from lava_casc.errors import DataError, InvalidNetworkError, RangeError
 from lava_casc.integer import IntArray
 from lava_casc.schedule import LayerTiming, WakeSleepSchedule
 
@@ -45,7 +46,10 @@ class _Frozen:
         if dtype is not None:
             if array.dtype.kind not in "iu" and array.size:
                 raise InvalidNetworkError(f"{name} must hold integers, not {array.dtype}")
-            if array.size and not np.iinfo(dtype).min <= int(array.min()) <= int(array.max()) <= np.iinfo(dtype).max:
+            if (
+                array.size
+                and not np.iinfo(dtype).min <= int(array.min()) <= int(array.max()) <= np.iinfo(dtype).max
+            ):
                 raise InvalidNetworkError(f"{name} holds a value outside {np.dtype(dtype)}")
             array = array.astype(dtype)
         array.setflags(write=False)
@@ -83,14 +87,19 @@ class Conv(_Frozen):
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape (O, H', W') of the target for a source of `shape`."""
         if len(shape) != 3 or self.weight.ndim != 4:
-            raise InvalidNetworkError(f"a convolution of {self.source} needs (C, H, W) and 4-d weights, not {shape}, {self.weight.shape}")
+            raise InvalidNetworkError(
+                f"a convolution of {self.source} needs (C, H, W) and 4-d weights, not {shape}, {self.weight.shape}"
+            )
         out, per_group, *kernel = self.weight.shape
         if per_group * self.groups != shape[0] or out % self.groups:
             raise InvalidNetworkError(
                 f"a convolution of {self.source} with weights {self.weight.shape} and {self.groups} groups needs "
                 f"{per_group * self.groups} input channels and {self.groups} to divide {out}, not {shape[0]} channels"
             )
-        return (out, *window_shape(self.source, shape[1:], tuple(kernel), self.stride, self.padding, self.dilation))
+        return (
+            out,
+            *window_shape(self.source, shape[1:], tuple(kernel), self.stride, self.padding, self.dilation),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +125,9 @@ class Dense(_Frozen):
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape (O,) of the target for a source of `shape`."""
         if self.weight.ndim != 2 or self.weight.shape[1] != int(np.prod(shape)):
-            raise InvalidNetworkError(f"dense weights {self.weight.shape} do not fit {self.source} of shape {shape}")
+            raise InvalidNetworkError(
+                f"dense weights {self.weight.shape} do not fit {self.source} of shape {shape}"
+            )
         return (self.weight.shape[0],)
 
 
@@ -125,18 +136,18 @@ Synapse = Conv | Dense
 
 @dataclass(frozen=True, eq=False)
 class Input(_Frozen):
-    """Where images enter, as integers ``low <= x <= high``; what they mean is ``real = scale * x``.
+    """Where images enter, as integers ``low <= x <= high`` that mean ``real = scale * x``.
 
     Attributes
     ----------
     name : str
     shape : tuple of int
     low, high : int
-        The range that the network was proven for.
+        The range of an image's integers, for which the network was proven; it holds 0.
     scale : float
     shift : int
-        Bits of input that the quantizer gave up: the network sees ``(image + 2**(shift-1)) >> shift`` of the image
-        that the user has (`encode`); `low`, `high` and `scale` are those after the shift.
+        Bits of input that the quantizer gave up: the network computes with `encode` of an image, in units of
+        ``2**shift``.
     """
 
     name: str
@@ -151,12 +162,51 @@ class Input(_Frozen):
         if not self.low <= 0 <= self.high:
             raise InvalidNetworkError(f"{self.name}: the input range [{self.low}, {self.high}] must hold 0")
         if not (np.isfinite(self.scale) and self.scale > 0) or self.shift < 0:
-            raise InvalidNetworkError(f"{self.name}: scale {self.scale} must be positive and shift {self.shift} not negative")
+            raise InvalidNetworkError(
+                f"{self.name}: scale {self.scale} must be positive and shift {self.shift} not negative"
+            )
 
     @property
     def sources(self) -> tuple[str, ...]:
         """No layer comes before the input."""
         return ()
+
+    @property
+    def reach(self) -> Pair:
+        """The least and the greatest integer that the network computes with, after `shift`."""
+        return self._shifted(self.low), self._shifted(self.high)
+
+    def encode(self, images: ArrayLike) -> IntArray:
+        """Return what the network computes with: ``(images + 2**(shift-1)) >> shift``, rounded to units of ``2**shift``.
+
+        Parameters
+        ----------
+        images : (N, ...) array of integers
+            Each of `shape`, within ``low .. high``.
+
+        Raises
+        ------
+        DataError, RangeError
+            The images have another type, shape or range.
+        """
+        array = np.asarray(images)
+        if array.dtype.kind not in "iu":
+            raise DataError(
+                f"{self.name}: images must hold integers, not {array.dtype}. Scale them to [{self.low}, {self.high}] and round."
+            )
+        if array.shape[1:] != self.shape:
+            raise DataError(
+                f"{self.name}: images of shape {array.shape[1:]} do not fit the network's input {self.shape}."
+            )
+        low, high = int(array.min(initial=0)), int(array.max(initial=0))
+        if low < self.low or high > self.high:
+            raise RangeError(
+                f"{self.name}: images span [{low}, {high}], outside the network's input range [{self.low}, {self.high}]."
+            )
+        return self._shifted(array.astype(np.int64))
+
+    def _shifted(self, x: Any) -> Any:
+        return x if self.shift == 0 else (x + (1 << (self.shift - 1))) >> self.shift
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +224,9 @@ class _Population(_Frozen):
             if synapse.weight.dtype != np.int32:
                 raise InvalidNetworkError(f"{self.name}: weights must be int32, not {synapse.weight.dtype}")
             if synapse.exponent < 0:
-                raise InvalidNetworkError(f"{self.name}: a weight exponent ({synapse.exponent}) must not be negative")
+                raise InvalidNetworkError(
+                    f"{self.name}: a weight exponent ({synapse.exponent}) must not be negative"
+                )
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -248,7 +300,10 @@ class MaxPool(_Frozen):
         """Return (C, H', W') for a source of shape (C, H, W)."""
         if len(shape) != 3:
             raise InvalidNetworkError(f"{self.name}: max pooling needs a (C, H, W) source, not {shape}")
-        return (shape[0], *window_shape(self.name, shape[1:], self.kernel, self.stride, self.padding, self.dilation))
+        return (
+            shape[0],
+            *window_shape(self.name, shape[1:], self.kernel, self.stride, self.padding, self.dilation),
+        )
 
 
 Layer = Input | Neurons | MaxPool | Readout
@@ -269,7 +324,11 @@ class IntegerNetwork(_Frozen):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
-        if len(self.layers) < 2 or not isinstance(self.layers[0], Input) or not isinstance(self.layers[-1], Readout):
+        if (
+            len(self.layers) < 2
+            or not isinstance(self.layers[0], Input)
+            or not isinstance(self.layers[-1], Readout)
+        ):
             raise InvalidNetworkError("a network starts with its Input and ends with its Readout")
         shapes: dict[str, Shape] = {self.layers[0].name: self.layers[0].shape}
         for layer in self.layers[1:]:
@@ -282,7 +341,11 @@ class IntegerNetwork(_Frozen):
                     raise InvalidNetworkError(f"{layer.name}: its source {source} does not come before it")
             shapes[layer.name] = _layer_shape(layer, shapes)
         object.__setattr__(self, "shapes", shapes)
-        unread = set(shapes) - {source for layer in self.layers for source in layer.sources} - {self.layers[-1].name}
+        unread = (
+            set(shapes)
+            - {source for layer in self.layers for source in layer.sources}
+            - {self.layers[-1].name}
+        )
         if unread:
             raise InvalidNetworkError(f"{sorted(unread)[0]}: nothing reads this layer")
 
@@ -339,7 +402,8 @@ class IntegerNetwork(_Frozen):
     def is_sequential(self) -> bool:
         """Whether every layer has one synapse, from the layer before it: what netx's own schema can say."""
         return all(
-            layer.sources == (before.name,) for before, layer in zip(self.layers, self.layers[1:], strict=False)
+            layer.sources == (before.name,)
+            for before, layer in zip(self.layers, self.layers[1:], strict=False)
         )
 
     def timing(self, schedule: WakeSleepSchedule) -> dict[str, LayerTiming]:
@@ -372,7 +436,9 @@ class IntegerNetwork(_Frozen):
             last[layer.name] = complete
         return max(last[layer.name] for layer in self.layers if not isinstance(layer, Readout))
 
-    def schedule(self, mode: str = "unary", wake_steps: int | None = None, sleep_steps: int | None = None) -> WakeSleepSchedule:
+    def schedule(
+        self, mode: str = "unary", wake_steps: int | None = None, sleep_steps: int | None = None
+    ) -> WakeSleepSchedule:
         """Return the schedule of a mode for this network.
 
         Parameters
@@ -398,8 +464,13 @@ class IntegerNetwork(_Frozen):
 def window_shape(name: str, size: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
     """Return the number of windows along height and width (floor, as torch does)."""
     if min(stride) < 1 or min(dilation) < 1 or min(padding) < 0 or min(kernel) < 1:
-        raise InvalidNetworkError(f"{name}: kernel {kernel}, stride {stride}, padding {padding}, dilation {dilation} make no windows")
-    out = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True))
+        raise InvalidNetworkError(
+            f"{name}: kernel {kernel}, stride {stride}, padding {padding}, dilation {dilation} make no windows"
+        )
+    out = tuple(
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
+    )
     if min(out) < 1:
         raise InvalidNetworkError(f"{name}: a window of {kernel} does not fit into {size}")
     return out  # type: ignore[return-value]

@@ -18,7 +18,7 @@ from lava_casc.errors import CascError, NetworkFileError
 from lava_casc.files import replacing
 from lava_casc.frontend.checkpoint import Checkpoint, InputSpec, load_checkpoint
 from lava_casc.frontend.fold import FloatNetwork, FloatNeurons, evaluate, fold
-from lava_casc.frontend.quantize import QuantizationReport, quantize, shift_images
+from lava_casc.frontend.quantize import QuantizationReport, quantize
 from lava_casc.frontend.trace import Graph, GraphModel, trace
 from lava_casc.hardware import DEFAULT, Hardware, read_hardware
 from lava_casc.network import IntegerNetwork, Neurons
@@ -159,11 +159,15 @@ def convert(
         spec = InputSpec(input_shape, *input_range, input_scale)
         graph = model.graph_with_weights() if isinstance(model, GraphModel) else trace(model, spec.shape)
         model = Checkpoint(graph, spec)
-    options = Options(weight_bits=weight_bits, per_channel=per_channel, levels=levels, hardware=hardware, verify=0)
+    options = Options(
+        weight_bits=weight_bits, per_channel=per_channel, levels=levels, hardware=hardware, verify=0
+    )
     return convert_checkpoint(model, options).network
 
 
-def convert_checkpoint(checkpoint: Checkpoint, options: Options, on_step: OnStep = lambda i, n, name: None) -> Conversion:
+def convert_checkpoint(
+    checkpoint: Checkpoint, options: Options, on_step: OnStep = lambda i, n, name: None
+) -> Conversion:
     """Run the steps from a checkpoint to a verified integer network; `on_step` is told of each before it starts."""
 
     def announce(name: str) -> None:
@@ -174,15 +178,24 @@ def convert_checkpoint(checkpoint: Checkpoint, options: Options, on_step: OnStep
     announce("fold")
     folded = fold(graph)
     announce("quantize")
-    network, report = quantize(folded, checkpoint.input, hardware, weight_bits=options.weight_bits, per_channel=options.per_channel)
+    network, report = quantize(
+        folded, checkpoint.input, hardware, weight_bits=options.weight_bits, per_channel=options.per_channel
+    )
     schedule = network.schedule(options.mode, options.wake_steps, options.sleep_steps)
     announce("verify")
     verification = verify(network, folded, checkpoint, schedule, options.verify) if options.verify else None
     return Conversion(network, schedule, hardware, report, verification)
 
 
-def export(path: str | Path, output: str | Path, options: Options, *, on_step: OnStep = lambda i, n, name: None,
-           spec: InputSpec | None = None, allow_pickle: bool = False) -> Conversion:
+def export(
+    path: str | Path,
+    output: str | Path,
+    options: Options,
+    *,
+    on_step: OnStep = lambda i, n, name: None,
+    spec: InputSpec | None = None,
+    allow_pickle: bool = False,
+) -> Conversion:
     """Convert the checkpoint at `path` and write the network file `output`."""
     from lava_casc import netx  # h5py is needed here alone
 
@@ -200,11 +213,20 @@ def with_levels(graph: Graph, levels: int) -> Graph:
     """Return `graph` with another number of levels in every CQReLU; the thresholds stay."""
     if levels < 1:
         raise CascError(f"levels ({levels}) must be at least 1.")
-    changed = (replace(op, arguments={**op.arguments, "levels": levels}) if op.kind == "CQReLU" else op for op in graph.operations)
+    changed = (
+        replace(op, arguments={**op.arguments, "levels": levels}) if op.kind == "CQReLU" else op
+        for op in graph.operations
+    )
     return replace(graph, operations=tuple(changed))
 
 
-def verify(network: IntegerNetwork, folded: FloatNetwork, checkpoint: Checkpoint, schedule: WakeSleepSchedule, samples: int) -> Verification:
+def verify(
+    network: IntegerNetwork,
+    folded: FloatNetwork,
+    checkpoint: Checkpoint,
+    schedule: WakeSleepSchedule,
+    samples: int,
+) -> Verification:
     """Run spikes and the integer network on a few images and compare every count and every logit.
 
     Raises
@@ -213,21 +235,30 @@ def verify(network: IntegerNetwork, folded: FloatNetwork, checkpoint: Checkpoint
         A certified sample differs from the integer network in any neuron.
     """
     images, source = _images(checkpoint, samples)
-    shifted = shift_images(images, network.input.shift)
-    truth = forward(network, shifted)
-    record = simulate(network, shifted, schedule)
+    truth = forward(network, images)
+    record = simulate(network, images, schedule)
     sure = record.certified
     for name, counts in truth.counts.items():
         if not np.array_equal(counts[sure], record.counts[name][sure]):
-            raise VerificationError(f"{name}: the counts of a certified run differ from the integer network's")
+            raise VerificationError(
+                f"{name}: the counts of a certified run differ from the integer network's"
+            )
     if not np.array_equal(truth.logits[sure], record.logits[sure]):
         raise VerificationError("the logits of a certified run differ from the integer network's")
     real = evaluate(folded, torch.as_tensor(images, dtype=torch.float64) * checkpoint.input.scale)
-    errors = tuple(_error(layer, real[layer.name].numpy(), truth.counts[layer.name]) for layer in folded.layers if isinstance(layer, FloatNeurons))
+    errors = tuple(
+        _error(layer, real[layer.name].numpy(), truth.counts[layer.name])
+        for layer in folded.layers
+        if isinstance(layer, FloatNeurons)
+    )
     logits, integer = real[network.readout.name].numpy(), truth.logits * network.readout.scale
     power = float((logits**2).mean())
     return Verification(
-        len(images), source, int(sure.sum()), int(record.last_spike.max(initial=0)), errors,
+        len(images),
+        source,
+        int(sure.sum()),
+        int(record.last_spike.max(initial=0)),
+        errors,
         float(np.sqrt(((integer - logits) ** 2).mean() / power)) if power else 0.0,
         int((integer.argmax(1) == logits.argmax(1)).sum()),
     )
@@ -237,13 +268,35 @@ def layer_rows(conversion: Conversion) -> list[dict[str, Any]]:
     """Return one row a layer for tables and reports: shape, synapses, weight bits, thresholds, worst case, errors."""
     network = conversion.network
     quantized = {layer.name: asdict(layer) for layer in conversion.quantization.layers}
-    errors = {error.name: asdict(error) for error in conversion.verification.errors} if conversion.verification else {}
+    errors = (
+        {error.name: asdict(error) for error in conversion.verification.errors}
+        if conversion.verification
+        else {}
+    )
     rows = []
     for layer in network:
-        row: dict[str, Any] = {"name": layer.name, "type": type(layer).__name__, "shape": list(network.shapes[layer.name])}
+        row: dict[str, Any] = {
+            "name": layer.name,
+            "type": type(layer).__name__,
+            "shape": list(network.shapes[layer.name]),
+        }
         row["synapses"] = [
-            {"source": s.source, "type": type(s).__name__, "weight_shape": list(s.weight.shape), "exponent": s.exponent,
-             **({"stride": list(s.stride), "padding": list(s.padding), "dilation": list(s.dilation), "groups": s.groups} if hasattr(s, "stride") else {})}
+            {
+                "source": s.source,
+                "type": type(s).__name__,
+                "weight_shape": list(s.weight.shape),
+                "exponent": s.exponent,
+                **(
+                    {
+                        "stride": list(s.stride),
+                        "padding": list(s.padding),
+                        "dilation": list(s.dilation),
+                        "groups": s.groups,
+                    }
+                    if hasattr(s, "stride")
+                    else {}
+                ),
+            }
             for s in getattr(layer, "synapses", ())
         ]
         if isinstance(layer, Neurons):
@@ -260,11 +313,23 @@ def summary(conversion: Conversion) -> dict[str, Any]:
     return {
         "lava_casc": lava_casc.__version__,
         "hardware": conversion.hardware.name,
-        "input": {"shape": list(network.input.shape), "low": network.input.low, "high": network.input.high,
-                  "scale": network.input.scale, "bits_given_up": network.input.shift},
-        "schedule": {**asdict(schedule), "mode": schedule.mode, "period": schedule.period, "silence_bound": network.silence_bound(schedule)},
+        "input": {
+            "shape": list(network.input.shape),
+            "low": network.input.low,
+            "high": network.input.high,
+            "scale": network.input.scale,
+            "bits_given_up": network.input.shift,
+        },
+        "schedule": {
+            **asdict(schedule),
+            "mode": schedule.mode,
+            "period": schedule.period,
+            "silence_bound": network.silence_bound(schedule),
+        },
         "layers": layer_rows(conversion),
-        "verification": None if conversion.verification is None else {k: v for k, v in asdict(conversion.verification).items() if k != "errors"},
+        "verification": None
+        if conversion.verification is None
+        else {k: v for k, v in asdict(conversion.verification).items() if k != "errors"},
     }
 
 

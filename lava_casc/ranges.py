@@ -69,7 +69,7 @@ def ranges(network: IntegerNetwork) -> dict[str, LayerRange]:
 
 def source_of(network: IntegerNetwork, layer: Input | Neurons | MaxPool) -> Source:
     """Return what a layer of a network can send."""
-    low, high = (layer.low, layer.high) if isinstance(layer, Input) else (0, network.peaks[layer.name])
+    low, high = layer.reach if isinstance(layer, Input) else (0, network.peaks[layer.name])
     return Source(network.shapes[layer.name], low, high)
 
 
@@ -87,7 +87,9 @@ def layer_range(layer: Neurons | Readout, shape: Shape, sources: Mapping[str, So
     initial = np.broadcast_to(per_neuron(layer.initial, shape), shape)
     received += Interval(initial, initial)
     taken = np.clip(received.high, 0, threshold * layer.levels)
-    return LayerRange(received, Interval(received.low - taken, received.high).hull(zero), Interval(-span, span))
+    return LayerRange(
+        received, Interval(received.low - taken, received.high).hull(zero), Interval(-span, span)
+    )
 
 
 def contribution(synapse: Synapse, shape: Shape, low: int, high: int) -> Interval:
@@ -114,8 +116,8 @@ def check_ranges(network: IntegerNetwork, hardware: Hardware) -> dict[str, Layer
         if isinstance(layer, MaxPool):
             continue
         if isinstance(layer, Input):
-            message = max(layer.high, -layer.low - 1)
-            _check_message(layer.name, message, hardware)
+            low_reach, high_reach = layer.reach
+            _check_message(layer.name, max(high_reach, -low_reach - 1), hardware)
             continue
         for synapse in layer.synapses:
             _check_weights(layer.name, synapse, hardware)
@@ -127,15 +129,26 @@ def check_ranges(network: IntegerNetwork, hardware: Hardware) -> dict[str, Layer
                 value = max(int(interval.high[worst]), int(interval.low[worst]), key=abs)
                 where = tuple(int(i) for i in worst)
                 raise exceeds(
-                    layer.name, f"worst-case {what} of neuron {where}", value, f"the {state} of {hardware.name}",
-                    high if value > 0 else low, f"Use fewer levels, fewer weight bits, or a smaller fan-in; it is {int(excess[worst])} too much",
+                    layer.name,
+                    f"worst-case {what} of neuron {where}",
+                    value,
+                    f"the {state} of {hardware.name}",
+                    high if value > 0 else low,
+                    f"Use fewer levels, fewer weight bits, or a smaller fan-in; it is {int(excess[worst])} too much",
                 )
         if isinstance(layer, Neurons):
             _check_message(layer.name, layer.levels, hardware)
             for what in ("threshold", "initial", "bias"):
                 value = int(np.abs(getattr(layer, what)).max(initial=0))
                 if value > high:
-                    raise exceeds(layer.name, what, value, f"the {state} of {hardware.name}", high, "Use fewer weight bits")
+                    raise exceeds(
+                        layer.name,
+                        what,
+                        value,
+                        f"the {state} of {hardware.name}",
+                        high,
+                        "Use fewer weight bits",
+                    )
     return found
 
 
@@ -143,14 +156,33 @@ def _check_weights(path: str, synapse: Synapse, hardware: Hardware) -> None:
     low, high = signed_range(hardware.weight_bits)
     value = max((int(synapse.weight.min(initial=0)), int(synapse.weight.max(initial=0))), key=abs)
     if not low <= value <= high:
-        raise exceeds(path, "a weight", value, f"the {hardware.weight_bits} weight bits of {hardware.name}", low if value < 0 else high,
-                      f"Quantize with at most {hardware.weight_bits} bits")
+        raise exceeds(
+            path,
+            "a weight",
+            value,
+            f"the {hardware.weight_bits} weight bits of {hardware.name}",
+            low if value < 0 else high,
+            f"Quantize with at most {hardware.weight_bits} bits",
+        )
     if synapse.exponent > hardware.weight_exponent_max:
-        raise exceeds(path, "a weight exponent", synapse.exponent, f"the greatest of {hardware.name}", hardware.weight_exponent_max,
-                      "Train with branches of more alike scales")
+        raise exceeds(
+            path,
+            "a weight exponent",
+            synapse.exponent,
+            f"the greatest of {hardware.name}",
+            hardware.weight_exponent_max,
+            "Train with branches of more alike scales",
+        )
 
 
 def _check_message(path: str, value: int, hardware: Hardware) -> None:
     _, high = signed_range(hardware.message_bits)
     if value > high:
-        raise exceeds(path, "a spike's payload", value, f"the {hardware.message_bits} message bits of {hardware.name}", high, "Use fewer levels")
+        raise exceeds(
+            path,
+            "a spike's payload",
+            value,
+            f"the {hardware.message_bits} message bits of {hardware.name}",
+            high,
+            "Use fewer levels",
+        )

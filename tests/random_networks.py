@@ -10,7 +10,9 @@ from lava_casc.errors import InvalidNetworkError
 from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Neurons, Readout
 
 
-def random_network(rng: np.random.Generator, sequential: bool = False, dyadic: bool = False) -> IntegerNetwork:
+def random_network(
+    rng: np.random.Generator, sequential: bool = False, dyadic: bool = False
+) -> IntegerNetwork:
     """Return a random network of 1 to 4 stages with H != W != C; dyadic thresholds are powers of two."""
     while True:
         try:
@@ -44,13 +46,26 @@ def _random_network(rng: np.random.Generator, sequential: bool, dyadic: bool) ->
             synapses = (Dense(source.name, _weights(rng, (int(rng.integers(3, 9)), int(np.prod(shape))))),)
             layers.append(_neurons(rng, f"dense{depth}", synapses, shapes, dyadic))
         elif kind == "pool" and len(layers) > 1:
-            layers.append(MaxPool(f"pool{depth}", source.name, (2, 1 + int(rng.integers(2))), (int(rng.integers(1, 3)), 2), (int(rng.integers(2)), 0)))
+            layers.append(
+                MaxPool(
+                    f"pool{depth}",
+                    source.name,
+                    (2, 1 + int(rng.integers(2))),
+                    (int(rng.integers(1, 3)), 2),
+                    (int(rng.integers(2)), 0),
+                )
+            )
             layers[-1].output_shape(shape)
         elif kind == "residual" and not sequential:
             main = _conv(rng, source.name, shape, out=shape[0], same=True)
             layers.append(_neurons(rng, f"conv{depth}", (main,), shapes, dyadic))
             second = _conv(rng, layers[-1].name, shape, out=shape[0], same=True)
-            skip = Conv(source.name, rng.integers(1, 128, (shape[0], 1, 1, 1)).astype(np.int32), groups=shape[0], exponent=int(rng.integers(3)))
+            skip = Conv(
+                source.name,
+                rng.integers(1, 128, (shape[0], 1, 1, 1)).astype(np.int32),
+                groups=shape[0],
+                exponent=int(rng.integers(3)),
+            )
             layers.append(_neurons(rng, f"add{depth}", (second, skip), _shapes(layers), dyadic))
         else:
             layers.append(_neurons(rng, f"conv{depth}", (_conv(rng, source.name, shape),), shapes, dyadic))
@@ -62,7 +77,11 @@ def _random_network(rng: np.random.Generator, sequential: bool, dyadic: bool) ->
 
 
 def _shapes(layers: list) -> dict:
-    end = Readout("end", (Dense(layers[-1].name, np.zeros((1, int(np.prod(_shape_of(layers)))), np.int32)),), np.zeros(1, np.int64))
+    end = Readout(
+        "end",
+        (Dense(layers[-1].name, np.zeros((1, int(np.prod(_shape_of(layers)))), np.int32)),),
+        np.zeros(1, np.int64),
+    )
     return IntegerNetwork((*layers, end)).shapes
 
 
@@ -79,7 +98,9 @@ def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rng.integers(low, high, shape).astype(np.int32)
 
 
-def _conv(rng: np.random.Generator, source: str, shape: tuple[int, ...], out: int | None = None, same: bool = False) -> Conv:
+def _conv(
+    rng: np.random.Generator, source: str, shape: tuple[int, ...], out: int | None = None, same: bool = False
+) -> Conv:
     channels = shape[0]
     groups = int(rng.choice([g for g in (1, 2, 3) if channels % g == 0 and (out is None or out % g == 0)]))
     out = groups * int(rng.integers(1, 4)) if out is None else out
@@ -87,7 +108,9 @@ def _conv(rng: np.random.Generator, source: str, shape: tuple[int, ...], out: in
         kernel, padding, stride, dilation = (3, 1), (1, 0), (1, 1), (1, 1)
     else:
         kernel = tuple(int(k) for k in rng.integers(1, 4, 2))
-        padding, stride, dilation = (tuple(int(v) for v in rng.integers(a, b, 2)) for a, b in ((0, 3), (1, 3), (1, 3)))
+        padding, stride, dilation = (
+            tuple(int(v) for v in rng.integers(a, b, 2)) for a, b in ((0, 3), (1, 3), (1, 3))
+        )
     return Conv(source, _weights(rng, (out, channels // groups, *kernel)), stride, padding, dilation, groups)
 
 
@@ -99,7 +122,9 @@ def _neurons(rng: np.random.Generator, name: str, synapses: tuple, shapes: dict,
         threshold = 2 ** np.ceil(np.log2(threshold)).astype(np.int64)
     initial = threshold // 2 if rng.random() < 0.5 else np.zeros_like(threshold)
     bias = rng.integers(-2 * spread, 2 * spread + 1, shape if rng.random() < 0.3 else shape[0])
-    return Neurons(name, synapses, bias, threshold, initial, int(rng.choice([1, 2, 4, 8, 16])), np.ones(shape[0]))
+    return Neurons(
+        name, synapses, bias, threshold, initial, int(rng.choice([1, 2, 4, 8, 16])), np.ones(shape[0])
+    )
 
 
 def cut(schedule, sleep_steps: int):

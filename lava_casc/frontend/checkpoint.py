@@ -47,9 +47,13 @@ class InputSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         if len(self.shape) not in (1, 3) or min(self.shape) < 1:
-            raise CheckpointError(f"the input shape {self.shape} is neither (C, H, W) nor (N,). Give the shape of one sample.")
+            raise CheckpointError(
+                f"the input shape {self.shape} is neither (C, H, W) nor (N,). Give the shape of one sample."
+            )
         if not self.low <= 0 <= self.high or self.low == self.high:
-            raise CheckpointError(f"the input range [{self.low}, {self.high}] must hold 0 and one more integer.")
+            raise CheckpointError(
+                f"the input range [{self.low}, {self.high}] must hold 0 and one more integer."
+            )
         if not (np.isfinite(self.scale) and self.scale > 0):
             raise CheckpointError(f"the input scale ({self.scale}) must be greater than 0.")
 
@@ -126,7 +130,9 @@ def load_model(path: str | Path, *, allow_pickle: bool = False) -> GraphModel:
     return load_checkpoint(path, allow_pickle=allow_pickle).model
 
 
-def load_checkpoint(path: str | Path, *, allow_pickle: bool = False, spec: InputSpec | None = None) -> Checkpoint:
+def load_checkpoint(
+    path: str | Path, *, allow_pickle: bool = False, spec: InputSpec | None = None
+) -> Checkpoint:
     """Read a checkpoint.
 
     Parameters
@@ -145,7 +151,9 @@ def load_checkpoint(path: str | Path, *, allow_pickle: bool = False, spec: Input
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file. Give the path of a checkpoint that `lava-casc train` or lava_casc.save_model wrote.")
+        raise CheckpointError(
+            f"{path}: no such file. Give the path of a checkpoint that `lava-casc train` or lava_casc.save_model wrote."
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -163,19 +171,30 @@ def load_checkpoint(path: str | Path, *, allow_pickle: bool = False, spec: Input
 
 
 def _decode(path: Path, content: Any) -> Checkpoint:
-    if isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values()):
+    if (
+        isinstance(content, dict)
+        and content
+        and all(isinstance(value, torch.Tensor) for value in content.values())
+    ):
         raise CheckpointError(
             f"{path}: a bare state dict, which does not say how its layers are connected. Load it into your model and save "
             "that with lava_casc.save_model(path, model, InputSpec(shape))."
         )
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a lava_casc checkpoint. Save the model with lava_casc.save_model(path, model, InputSpec(shape)).")
+        raise CheckpointError(
+            f"{path}: not a lava_casc checkpoint. Save the model with lava_casc.save_model(path, model, InputSpec(shape))."
+        )
     if content.get("version") != VERSION:
-        raise CheckpointError(f"{path}: checkpoint version {content.get('version')}; this lava_casc reads {VERSION}. Update lava_casc.")
+        raise CheckpointError(
+            f"{path}: checkpoint version {content.get('version')}; this lava_casc reads {VERSION}. Update lava_casc."
+        )
     try:
         spec = InputSpec(**content["input"])
         operations = tuple(Operation(**op) for op in content["operations"])
-        operations = tuple(Operation(op.name, op.kind, op.path, tuple(op.inputs), op.arguments, op.tensors) for op in operations)
+        operations = tuple(
+            Operation(op.name, op.kind, op.path, tuple(op.inputs), op.arguments, op.tensors)
+            for op in operations
+        )
         graph = Graph(operations, spec.shape)
         with torch.no_grad():
             GraphModel(graph).eval()(torch.zeros(1, *spec.shape))
@@ -189,9 +208,13 @@ def _load_pickle(path: Path, spec: InputSpec | None) -> Checkpoint:
     try:
         model = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:  # unpickling runs arbitrary code, which raises arbitrary errors
-        raise CheckpointError(f"{path}: the pickle cannot be loaded ({type(error).__name__}: {error}). Make its classes importable.") from error
+        raise CheckpointError(
+            f"{path}: the pickle cannot be loaded ({type(error).__name__}: {error}). Make its classes importable."
+        ) from error
     if not isinstance(model, nn.Module):
-        raise CheckpointError(f"{path}: the pickle holds a {type(model).__name__}, not a torch.nn.Module. Save the module itself.")
+        raise CheckpointError(
+            f"{path}: the pickle holds a {type(model).__name__}, not a torch.nn.Module. Save the module itself."
+        )
     if spec is None:
         raise CheckpointError(f"{path}: a pickled module does not know its input. Give --input-shape C,H,W.")
     return Checkpoint(trace(model, spec.shape), spec)
@@ -199,14 +222,20 @@ def _load_pickle(path: Path, spec: InputSpec | None) -> Checkpoint:
 
 def _damaged(path: Path, error: BaseException) -> CheckpointError:
     line = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-    return CheckpointError(f"{path}: damaged, or not a checkpoint ({type(error).__name__}: {line}). Copy or save it again.")
+    return CheckpointError(
+        f"{path}: damaged, or not a checkpoint ({type(error).__name__}: {line}). Copy or save it again."
+    )
 
 
 def _check_examples(examples: NDArray, spec: InputSpec) -> None:
     if examples.dtype.kind not in "iu" or examples.shape[1:] != spec.shape:
-        raise CheckpointError(f"examples of shape {examples.shape[1:]} and {examples.dtype} do not fit an integer input of shape {spec.shape}.")
+        raise CheckpointError(
+            f"examples of shape {examples.shape[1:]} and {examples.dtype} do not fit an integer input of shape {spec.shape}."
+        )
     if examples.size and not spec.low <= examples.min() <= examples.max() <= spec.high:
-        raise CheckpointError(f"examples span [{examples.min()}, {examples.max()}], outside the input range [{spec.low}, {spec.high}].")
+        raise CheckpointError(
+            f"examples span [{examples.min()}, {examples.max()}], outside the input range [{spec.low}, {spec.high}]."
+        )
 
 
 def _note(value: Any) -> Any:

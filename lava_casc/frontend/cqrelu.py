@@ -35,7 +35,9 @@ class CQReLU(nn.Module):
 
     threshold: torch.Tensor
 
-    def __init__(self, levels: int, threshold: float = 1.0, rounding: str = "floor", learnable: bool = False) -> None:
+    def __init__(
+        self, levels: int, threshold: float = 1.0, rounding: str = "floor", learnable: bool = False
+    ) -> None:
         super().__init__()
         if not isinstance(levels, int) or isinstance(levels, bool) or levels < 1:
             raise ValueError(f"levels must be an int of at least 1, not {levels!r}")
@@ -53,7 +55,9 @@ class CQReLU(nn.Module):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Return the activation of `z`, of the same shape and dtype."""
         threshold = self.threshold.to(z.dtype)
-        steps = torch.floor(z.detach() * (self.levels / threshold.detach()) + PHASES[self.rounding]).clamp(0, self.levels)
+        steps = torch.floor(z.detach() * (self.levels / threshold.detach()) + PHASES[self.rounding]).clamp(
+            0, self.levels
+        )
         value = threshold * (steps / self.levels)
         # The difference is 0 in value and carries the straight-through gradient.
         through = threshold.detach() * (z / threshold).clamp(0, 1)

@@ -115,7 +115,9 @@ def evaluate(network: FloatNetwork, x: torch.Tensor) -> dict[str, torch.Tensor]:
     return values
 
 
-def received(network: FloatNetwork, layer: FloatNeurons | FloatReadout, values: dict[str, torch.Tensor]) -> torch.Tensor:
+def received(
+    network: FloatNetwork, layer: FloatNeurons | FloatReadout, values: dict[str, torch.Tensor]
+) -> torch.Tensor:
     """Return the sum of a layer's synapses and bias, (N, ...) float64, for given values of its sources."""
     bias = torch.as_tensor(per_neuron(layer.bias, network.shapes[layer.name]))
     return sum((apply(synapse, values[synapse.source]) for synapse in layer.synapses), bias)
@@ -167,9 +169,14 @@ class _Folder:
             self.values[op.name] = self._fold(op)
         output = self._affine(self.graph.operations[-1], self.graph.operations[-1].name)
         if len(output.shape) != 1:
-            raise UnsupportedModelError(f"the model returns shape {output.shape} a sample. It must return a vector of logits.")
+            raise UnsupportedModelError(
+                f"the model returns shape {output.shape} a sample. It must return a vector of logits."
+            )
         name = self._unique(output.label or "readout")
-        self._add(FloatReadout(name, output.terms, _compress(output.bias), self.graph.operations[-1].name), output.shape)
+        self._add(
+            FloatReadout(name, output.terms, _compress(output.bias), self.graph.operations[-1].name),
+            output.shape,
+        )
         return FloatNetwork(self.graph.input_shape, tuple(self.layers), self.shapes)
 
     def _fold(self, op: Operation) -> _Affine | _PooledAffine:
@@ -205,9 +212,14 @@ class _Folder:
         pooled = isinstance(value, _PooledAffine)
         affine = value.affine if isinstance(value, _PooledAffine) else value
         neurons = FloatNeurons(
-            self._unique(affine.label or op.path), affine.terms, _compress(affine.bias), float(op.tensors["threshold"]),
-            op.arguments["levels"], PHASES[op.arguments["rounding"]],
-            value.of if isinstance(value, _PooledAffine) else op.inputs[0], "" if pooled else op.name,
+            self._unique(affine.label or op.path),
+            affine.terms,
+            _compress(affine.bias),
+            float(op.tensors["threshold"]),
+            op.arguments["levels"],
+            PHASES[op.arguments["rounding"]],
+            value.of if isinstance(value, _PooledAffine) else op.inputs[0],
+            "" if pooled else op.name,
         )
         self._add(neurons, affine.shape)
         if isinstance(value, _PooledAffine):
@@ -217,8 +229,12 @@ class _Folder:
     def _max_pool(self, op: Operation, source: str) -> _Affine:
         kernel = _pair(op.arguments["kernel_size"])
         pool = MaxPool(
-            self._unique(op.path), source, kernel, _pair(op.arguments["stride"] or kernel),
-            _pair(op.arguments["padding"]), _pair(op.arguments["dilation"]),
+            self._unique(op.path),
+            source,
+            kernel,
+            _pair(op.arguments["stride"] or kernel),
+            _pair(op.arguments["padding"]),
+            _pair(op.arguments["dilation"]),
         )
         self._add(pool, pool.output_shape(self.shapes[source]))
         return self._identity(pool.name)
@@ -234,17 +250,26 @@ class _Folder:
     # One rule for each kind of linear operation: an affine value in, an affine value out.
 
     def _conv(self, op: Operation, value: _Affine) -> _Affine:
-        kernel = Conv("", op.tensors["weight"].double().numpy(), *(_pair(op.arguments[k]) for k in ("stride", "padding", "dilation")), op.arguments["groups"])
+        kernel = Conv(
+            "",
+            op.tensors["weight"].double().numpy(),
+            *(_pair(op.arguments[k]) for k in ("stride", "padding", "dilation")),
+            op.arguments["groups"],
+        )
         shape = kernel.output_shape(value.shape)
         bias = apply(kernel, value.bias[None])[0] + _channels(op.tensors.get("bias"), len(shape))
-        return _Affine(shape, tuple(self._convolve(op, kernel, term, value.shape) for term in value.terms), bias, op.path)
+        return _Affine(
+            shape, tuple(self._convolve(op, kernel, term, value.shape) for term in value.terms), bias, op.path
+        )
 
     def _linear(self, op: Operation, value: _Affine) -> _Affine:
         if len(value.shape) != 1:
             raise UnsupportedModelError(f"{op.path}: Linear on shape {value.shape}. Flatten first.")
         weight = op.tensors["weight"].double()
         bias = weight @ value.bias + _channels(op.tensors.get("bias"), 1)
-        return _Affine((len(weight),), tuple(self._multiply(weight, term) for term in value.terms), bias, op.path)
+        return _Affine(
+            (len(weight),), tuple(self._multiply(weight, term) for term in value.terms), bias, op.path
+        )
 
     def _batch_norm(self, op: Operation, value: _Affine) -> _Affine:
         t = {name: tensor.double() for name, tensor in op.tensors.items()}
@@ -259,30 +284,63 @@ class _Folder:
         full = scale.reshape(-1, *(1,) * (len(value.shape) - 1)).expand(value.shape)
 
         def rescaled(term: Synapse) -> Synapse:
-            if isinstance(term, Conv) and len(value.shape) == 1:  # flattened: another factor for each position
+            if (
+                isinstance(term, Conv) and len(value.shape) == 1
+            ):  # flattened: another factor for each position
                 term = self._dense(op, term)
-            factors = full.reshape(-1, 1).numpy() if isinstance(term, Dense) else scale.reshape(-1, 1, 1, 1).numpy()
+            factors = (
+                full.reshape(-1, 1).numpy() if isinstance(term, Dense) else scale.reshape(-1, 1, 1, 1).numpy()
+            )
             return replace(term, weight=term.weight * factors)
 
-        return replace(value, terms=tuple(rescaled(term) for term in value.terms), bias=value.bias * full + _channels(shift, len(value.shape)))
+        return replace(
+            value,
+            terms=tuple(rescaled(term) for term in value.terms),
+            bias=value.bias * full + _channels(shift, len(value.shape)),
+        )
 
     def _average(self, op: Operation, value: _Affine) -> _Affine:
         a = op.arguments
         kernel = _pair(a["kernel_size"])
         stride, padding = _pair(a["stride"] or kernel), _pair(a["padding"])
         divisor = a["divisor_override"] or kernel[0] * kernel[1]
-        uniform = not a["ceil_mode"] and (a["count_include_pad"] or padding == (0, 0) or a["divisor_override"])
-        window = Conv("", np.full((value.shape[0], 1, *kernel), 1 / divisor), stride, padding, groups=value.shape[0]) if uniform else None
+        uniform = not a["ceil_mode"] and (
+            a["count_include_pad"] or padding == (0, 0) or a["divisor_override"]
+        )
+        window = (
+            Conv(
+                "", np.full((value.shape[0], 1, *kernel), 1 / divisor), stride, padding, groups=value.shape[0]
+            )
+            if uniform
+            else None
+        )
         return self._window(op, value, window, lambda x: F.avg_pool2d(x, **a))
 
     def _adaptive(self, op: Operation, value: _Affine) -> _Affine:
-        size = tuple(n if n else m for n, m in zip(_pair(op.arguments["output_size"]), value.shape[1:], strict=True))
+        size = tuple(
+            n if n else m for n, m in zip(_pair(op.arguments["output_size"]), value.shape[1:], strict=True)
+        )
         kernel = (value.shape[1] // size[0], value.shape[2] // size[1])
         even = all(k * n == m for k, n, m in zip(kernel, size, value.shape[1:], strict=True))
-        window = Conv("", np.full((value.shape[0], 1, *kernel), 1 / (kernel[0] * kernel[1])), kernel, groups=value.shape[0]) if even else None
+        window = (
+            Conv(
+                "",
+                np.full((value.shape[0], 1, *kernel), 1 / (kernel[0] * kernel[1])),
+                kernel,
+                groups=value.shape[0],
+            )
+            if even
+            else None
+        )
         return self._window(op, value, window, lambda x: F.adaptive_avg_pool2d(x, size))
 
-    def _window(self, op: Operation, value: _Affine, window: Conv | None, average: Callable[[torch.Tensor], torch.Tensor]) -> _Affine:
+    def _window(
+        self,
+        op: Operation,
+        value: _Affine,
+        window: Conv | None,
+        average: Callable[[torch.Tensor], torch.Tensor],
+    ) -> _Affine:
         """Fold an average: a depthwise convolution where all of its windows are alike, else a matrix."""
         bias = average(value.bias[None])[0]
 
@@ -291,7 +349,9 @@ class _Folder:
                 return self._convolve(op, window, term, value.shape)
             return self._through(op, self._dense(op, term), value.shape, average)
 
-        return replace(value, shape=tuple(bias.shape), terms=tuple(averaged(term) for term in value.terms), bias=bias)
+        return replace(
+            value, shape=tuple(bias.shape), terms=tuple(averaged(term) for term in value.terms), bias=bias
+        )
 
     def _maximum(self, op: Operation, value: _Affine) -> _Affine | _PooledAffine:
         source = value.identity_of
@@ -337,7 +397,9 @@ class _Folder:
         basis = torch.eye(inputs, dtype=torch.float64).reshape(inputs, *shape)
         return Dense(term.source, apply(term, basis).flatten(1).T.contiguous().numpy())
 
-    def _through(self, op: Operation, inner: Dense, shape: Shape, linear: Callable[[torch.Tensor], torch.Tensor]) -> Dense:
+    def _through(
+        self, op: Operation, inner: Dense, shape: Shape, linear: Callable[[torch.Tensor], torch.Tensor]
+    ) -> Dense:
         """Return `linear`, which takes images of `shape`, after a matrix."""
         columns = torch.as_tensor(inner.weight.copy()).T.reshape(-1, *shape)
         return Dense(inner.source, linear(columns).flatten(1).T.contiguous().numpy())
@@ -366,7 +428,9 @@ def _compose(outer: Conv, inner: Conv, shape: Shape) -> Conv | None:
         return replace(outer, source=inner.source, weight=outer.weight * _gather(inner.weight, outer))
     size = inner.output_shape(shape)[1:]
     tiles = (
-        inner.weight.shape[2:] == inner.stride and inner.padding == (0, 0) and inner.dilation == (1, 1)
+        inner.weight.shape[2:] == inner.stride
+        and inner.padding == (0, 0)
+        and inner.dilation == (1, 1)
         and shape[1:] == tuple(n * s for n, s in zip(size, inner.stride, strict=True))
     )
     if outer.padding != (0, 0) and not tiles:
@@ -377,8 +441,17 @@ def _compose(outer: Conv, inner: Conv, shape: Shape) -> Conv | None:
         weight, groups, taps = outer.weight, inner.groups, inner.weight
     else:
         return None
-    extent = [(ko - 1) * do * si + (ki - 1) * di + 1 for ko, do, si, ki, di in
-              zip(outer.weight.shape[2:], outer.dilation, inner.stride, inner.weight.shape[2:], inner.dilation, strict=True)]
+    extent = [
+        (ko - 1) * do * si + (ki - 1) * di + 1
+        for ko, do, si, ki, di in zip(
+            outer.weight.shape[2:],
+            outer.dilation,
+            inner.stride,
+            inner.weight.shape[2:],
+            inner.dilation,
+            strict=True,
+        )
+    ]
     composed = np.zeros((outer.weight.shape[0], max(weight.shape[1], taps.shape[1]), *extent))
     for i in range(outer.weight.shape[2]):
         for j in range(outer.weight.shape[3]):
@@ -402,10 +475,14 @@ def _gather(depthwise: NDArray, outer: Conv) -> NDArray:
 def _is_pointwise(term: Synapse) -> bool:
     """Whether a synapse scales each channel and does nothing else."""
     if isinstance(term, Dense):
-        return term.weight.shape[0] == term.weight.shape[1] and bool((term.weight == np.diag(np.diagonal(term.weight))).all())
+        return term.weight.shape[0] == term.weight.shape[1] and bool(
+            (term.weight == np.diag(np.diagonal(term.weight))).all()
+        )
     return (
-        term.weight.shape[1:] == (1, 1, 1) and term.groups == term.weight.shape[0]
-        and term.stride == (1, 1) and term.padding == (0, 0)
+        term.weight.shape[1:] == (1, 1, 1)
+        and term.groups == term.weight.shape[0]
+        and term.stride == (1, 1)
+        and term.padding == (0, 0)
     )
 
 

@@ -23,7 +23,17 @@ from lava_casc.frontend.checkpoint import InputSpec
 from lava_casc.frontend.fold import INPUT, FloatNetwork, FloatNeurons, FloatReadout
 from lava_casc.hardware import Hardware
 from lava_casc.integer import signed_range
-from lava_casc.network import Conv, Input, IntegerNetwork, MaxPool, Neurons, Readout, Shape, Synapse, per_neuron
+from lava_casc.network import (
+    Conv,
+    Input,
+    IntegerNetwork,
+    MaxPool,
+    Neurons,
+    Readout,
+    Shape,
+    Synapse,
+    per_neuron,
+)
 from lava_casc.ranges import LayerRange, Source, check_ranges, layer_range
 
 #: Fewer weight bits than this ruin a network (casc-facts: 4 bits cost 3 to 40 points); the quantizer refuses instead.
@@ -100,7 +110,14 @@ def quantize(
         More weight bits than the hardware has, or a layer that cannot be made to fit its registers.
     """
     if not 2 <= weight_bits <= hardware.weight_bits:
-        raise exceeds("quantize", "weight bits", weight_bits, f"2 .. weight bits of {hardware.name}", hardware.weight_bits, "Choose a number in between")
+        raise exceeds(
+            "quantize",
+            "weight bits",
+            weight_bits,
+            f"2 .. weight bits of {hardware.name}",
+            hardware.weight_bits,
+            "Choose a number in between",
+        )
     best: tuple[float, IntegerNetwork, QuantizationReport] | None = None
     refused: RangeError | None = None
     for shift in range(MOST_INPUT_SHIFT + 1):
@@ -126,13 +143,24 @@ def quantize(
 
 class _Quantizer:
     def __init__(
-        self, network: FloatNetwork, spec: InputSpec, hardware: Hardware, weight_bits: int, per_channel: bool, shift: int
+        self,
+        network: FloatNetwork,
+        spec: InputSpec,
+        hardware: Hardware,
+        weight_bits: int,
+        per_channel: bool,
+        shift: int,
     ) -> None:
-        self.network, self.hardware, self.weight_bits, self.per_channel = network, hardware, weight_bits, per_channel
+        self.network, self.hardware, self.weight_bits, self.per_channel = (
+            network,
+            hardware,
+            weight_bits,
+            per_channel,
+        )
         self.greatest = signed_range(weight_bits)[1]
-        self.input = shifted_input(spec, shift)
-        self.scales: dict[str, NDArray[np.float64]] = {INPUT: np.full(spec.shape[0], self.input.scale)}
-        self.sources = {INPUT: Source(spec.shape, self.input.low, self.input.high)}
+        self.input = Input(INPUT, spec.shape, spec.low, spec.high, spec.scale, shift)
+        self.scales: dict[str, NDArray[np.float64]] = {INPUT: np.full(spec.shape[0], spec.scale * 2.0**shift)}
+        self.sources = {INPUT: Source(spec.shape, *self.input.reach)}
         self.reports: list[LayerReport] = []
 
     def quantize(self) -> tuple[IntegerNetwork, QuantizationReport]:
@@ -145,12 +173,18 @@ class _Quantizer:
             self.scales[layer.name] = self.scales[layer.source]
             self.sources[layer.name] = self.sources[layer.source]._replace(shape=shape)
             return layer
-        values = [weights_in_units(s, self.scales[s.source], self.network.shapes[s.source]) for s in layer.synapses]
+        values = [
+            weights_in_units(s, self.scales[s.source], self.network.shapes[s.source]) for s in layer.synapses
+        ]
         for value, what in [*((v, "weights") for v in values), (layer.bias, "bias")]:
             if not np.isfinite(value).all():
-                raise RangeError(f"{layer.name}: its folded {what} hold NaN or infinity. Check its batch norm's variances.")
+                raise RangeError(
+                    f"{layer.name}: its folded {what} hold NaN or infinity. Check its batch norm's variances."
+                )
         exponents, finest = self._grids(values, shape[0])
-        quantized, bits_lost = (self._readout if isinstance(layer, FloatReadout) else self._neurons)(layer, shape, values, exponents, finest)
+        quantized, bits_lost = (self._readout if isinstance(layer, FloatReadout) else self._neurons)(
+            layer, shape, values, exponents, finest
+        )
         self._report(quantized, shape, values, bits_lost)
         return quantized
 
@@ -164,7 +198,12 @@ class _Quantizer:
             peaks = np.repeat(peaks.max(1, keepdims=True), channels, axis=1)
         medians = np.array([np.median(p[p > 0]) if (p > 0).any() else 0.0 for p in peaks])
         smallest = medians[medians > 0].min(initial=np.inf)
-        exponents = [int(np.clip(np.round(np.log2(m / smallest)), 0, self.hardware.weight_exponent_max)) if m > 0 else 0 for m in medians]
+        exponents = [
+            int(np.clip(np.round(np.log2(m / smallest)), 0, self.hardware.weight_exponent_max))
+            if m > 0
+            else 0
+            for m in medians
+        ]
         finest = (peaks / 2.0 ** np.array(exponents)[:, None]).max(0) / self.greatest
         # A channel without weights has no grid of its own.
         finest[finest == 0] = np.median(finest[finest > 0]) if (finest > 0).any() else 1.0
@@ -181,8 +220,13 @@ class _Quantizer:
         while True:
             grid = step / threshold
             quantized = Neurons(
-                layer.name, self._synapses(layer, values, grid, exponents), _bias(layer, grid, shape), threshold,
-                np.floor(layer.phase * threshold).astype(np.int64), layer.levels, np.full(shape[0], step),
+                layer.name,
+                self._synapses(layer, values, grid, exponents),
+                _bias(layer, grid, shape),
+                threshold,
+                np.floor(layer.phase * threshold).astype(np.int64),
+                layer.levels,
+                np.full(shape[0], step),
             )
             excess = self._excess(quantized, shape)
             if excess.max() <= 1:
@@ -203,14 +247,18 @@ class _Quantizer:
         wanted = grid = float(finest.max())
         while True:
             scale = np.full(shape[0], grid)
-            quantized = Readout(layer.name, self._synapses(layer, values, scale, exponents), _bias(layer, scale, shape), grid)
+            quantized = Readout(
+                layer.name, self._synapses(layer, values, scale, exponents), _bias(layer, scale, shape), grid
+            )
             excess = float(self._excess(quantized, shape).max())
             if excess <= 1:
                 return quantized, float(np.log2(grid / wanted))
             grid *= max(excess, 1 + 1e-3)
             self._refuse_if_coarse(layer.name, np.array([grid / wanted]), self._range(quantized, shape))
 
-    def _synapses(self, layer: FloatNeurons | FloatReadout, values: list[NDArray], grid: NDArray, exponents: list[int]) -> tuple[Synapse, ...]:
+    def _synapses(
+        self, layer: FloatNeurons | FloatReadout, values: list[NDArray], grid: NDArray, exponents: list[int]
+    ) -> tuple[Synapse, ...]:
         made = []
         for synapse, value, exponent in zip(layer.synapses, values, exponents, strict=True):
             mantissa = np.rint(value / (_per_row(grid, value) * 2.0**exponent))
@@ -231,14 +279,23 @@ class _Quantizer:
 
     def _refuse_if_coarse(self, name: str, coarser: NDArray, found: LayerRange) -> None:
         if self.weight_bits - np.log2(max(1.0, coarser.max())) < LEAST_WEIGHT_BITS:
-            value = max(int(np.abs(bound).max()) for interval in (found.potential, found.current) for bound in interval)
+            value = max(
+                int(np.abs(bound).max())
+                for interval in (found.potential, found.current)
+                for bound in interval
+            )
             raise exceeds(
-                name, f"worst-case potential, at fewer than {LEAST_WEIGHT_BITS} weight bits still", value,
-                f"the {self.hardware.state_bits} signed bits of {self.hardware.name}", signed_range(self.hardware.state_bits)[1],
+                name,
+                f"worst-case potential, at fewer than {LEAST_WEIGHT_BITS} weight bits still",
+                value,
+                f"the {self.hardware.state_bits} signed bits of {self.hardware.name}",
+                signed_range(self.hardware.state_bits)[1],
                 "Use fewer levels or a smaller fan-in",
             )
 
-    def _report(self, layer: Neurons | Readout, shape: Shape, values: list[NDArray], bits_lost: float) -> None:
+    def _report(
+        self, layer: Neurons | Readout, shape: Shape, values: list[NDArray], bits_lost: float
+    ) -> None:
         grid = layer.scale / layer.threshold if isinstance(layer, Neurons) else np.full(shape[0], layer.scale)
         error = power = 0.0
         for synapse, value in zip(layer.synapses, values, strict=True):
@@ -246,24 +303,19 @@ class _Quantizer:
             error += float(((synapse.weight * 2.0**synapse.exponent - exact) ** 2).sum())
             power += float((exact**2).sum())
         peak = max(int(np.abs(synapse.weight).max(initial=0)) for synapse in layer.synapses)
-        thresholds = (int(layer.threshold.min()), int(layer.threshold.max())) if isinstance(layer, Neurons) else (0, 0)
+        thresholds = (
+            (int(layer.threshold.min()), int(layer.threshold.max())) if isinstance(layer, Neurons) else (0, 0)
+        )
         self.reports.append(
             LayerReport(
-                layer.name, peak.bit_length() + 1, max(0.0, bits_lost), float(np.sqrt(error / power)) if power else 0.0,
-                thresholds, self._range(layer, shape).bits,
+                layer.name,
+                peak.bit_length() + 1,
+                max(0.0, bits_lost),
+                float(np.sqrt(error / power)) if power else 0.0,
+                thresholds,
+                self._range(layer, shape).bits,
             )
         )
-
-
-def shifted_input(spec: InputSpec, shift: int) -> Input:
-    """Return the input layer that sees `shift` bits less of every image."""
-    low, high = (int(v) for v in shift_images(np.array([spec.low, spec.high]), shift))
-    return Input(INPUT, spec.shape, low, high, spec.scale * 2.0**shift, shift)
-
-
-def shift_images(images: NDArray, shift: int) -> NDArray[np.int64]:
-    """Return ``(images + 2**(shift-1)) >> shift``: rounded to multiples of ``2**shift``, as integers of that unit."""
-    return images.astype(np.int64) if shift == 0 else (images.astype(np.int64) + (1 << (shift - 1))) >> shift
 
 
 def weights_in_units(synapse: Synapse, scale: NDArray[np.float64], shape: Shape) -> NDArray[np.float64]:

@@ -123,7 +123,9 @@ class GraphModel(nn.Module):
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graph = graph
-        self.operations = nn.ModuleDict({f"op{i}": _module(op) for i, op in enumerate(graph.operations) if op.kind in _BY_NAME})
+        self.operations = nn.ModuleDict(
+            {f"op{i}": _module(op) for i, op in enumerate(graph.operations) if op.kind in _BY_NAME}
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the model's output."""
@@ -185,7 +187,9 @@ class _Translator:
             self._translate(node)
         last = self.alias[output.args[0]]
         if last != self.operations[-1].name:
-            raise UnsupportedModelError("the model computes something after its output. Return the last value.")
+            raise UnsupportedModelError(
+                "the model computes something after its output. Return the last value."
+            )
         return Graph(tuple(self.operations), self.input_shape)
 
     def _needed(self, output: fx.Node) -> list[fx.Node]:
@@ -232,7 +236,9 @@ class _Translator:
         elif node.op in ("call_function", "call_method"):
             self._translate_call(node, node.target, path)
         else:
-            raise UnsupportedModelError(f"{path}: the model uses a tensor of its own ({node.target}). Supported are {SUPPORTED}.")
+            raise UnsupportedModelError(
+                f"{path}: the model uses a tensor of its own ({node.target}). Supported are {SUPPORTED}."
+            )
 
     def _translate_module(self, node: fx.Node, module: nn.Module, path: str) -> None:
         if isinstance(module, _TRANSPARENT):
@@ -240,29 +246,43 @@ class _Translator:
             return
         kind = type(module)
         if kind not in KINDS:
-            raise UnsupportedModelError(f"{path}: {kind.__name__} is not supported{_hint(kind.__name__)}. Supported are {SUPPORTED}.")
+            raise UnsupportedModelError(
+                f"{path}: {kind.__name__} is not supported{_hint(kind.__name__)}. Supported are {SUPPORTED}."
+            )
         _check_module(module, path)
         arguments = {name: _plain(getattr(module, name)) for name in KINDS[kind]}
         if isinstance(module, nn.Flatten):
             self._check_flatten(node, path)
-        tensors = {name: t.detach().clone().cpu() for name, t in module.state_dict().items() if name != "num_batches_tracked"}
+        tensors = {
+            name: t.detach().clone().cpu()
+            for name, t in module.state_dict().items()
+            if name != "num_batches_tracked"
+        }
         for name, tensor in tensors.items():
             if not bool(torch.isfinite(tensor).all()):
-                raise UnsupportedModelError(f"{path}: its {name} holds NaN or infinity. Train again, or load an earlier checkpoint.")
+                raise UnsupportedModelError(
+                    f"{path}: its {name} holds NaN or infinity. Train again, or load an earlier checkpoint."
+                )
         self._append(node, kind.__name__, path, arguments, tensors)
 
     def _translate_call(self, node: fx.Node, target: Any, path: str) -> None:
         inputs = self._tensor_inputs(node)
         if target in (*_ADD, "add", "add_") and len(inputs) == 2 and not node.kwargs:
             if self.shapes[inputs[0]] != self.shapes[inputs[1]]:
-                raise UnsupportedModelError(f"{path}: an addition of shapes {self.shapes[inputs[0]]} and {self.shapes[inputs[1]]}. Make them equal.")
+                raise UnsupportedModelError(
+                    f"{path}: an addition of shapes {self.shapes[inputs[0]]} and {self.shapes[inputs[1]]}. Make them equal."
+                )
             self._append(node, "add", path)
         elif target in _FLATTEN:
             self._check_flatten(node, path)
             self._append(node, "Flatten", path)
         elif target in (F.dropout, F.dropout2d):
             self.alias[node] = self.alias[inputs[0]]
-        elif target in _MEAN and len(self.shapes[inputs[0]]) == 3 and self.shapes[node] in ((self.shapes[inputs[0]][0],), (self.shapes[inputs[0]][0], 1, 1)):
+        elif (
+            target in _MEAN
+            and len(self.shapes[inputs[0]]) == 3
+            and self.shapes[node] in ((self.shapes[inputs[0]][0],), (self.shapes[inputs[0]][0], 1, 1))
+        ):
             self._append(node, "AdaptiveAvgPool2d", path, {"output_size": (1, 1)})
             if len(self.shapes[node]) == 1:
                 pooled = self.operations[-1].name
@@ -270,36 +290,70 @@ class _Translator:
                 self.alias[node] = f"{pooled}.flatten"
         elif target in _POOLS:
             kind, names = _POOLS[target]
-            given = {**dict(zip(names, node.args[1:], strict=False)), **{k: v for k, v in node.kwargs.items() if k != "input"}}
+            given = {
+                **dict(zip(names, node.args[1:], strict=False)),
+                **{k: v for k, v in node.kwargs.items() if k != "input"},
+            }
             module = kind(**given)
             _check_module(module, path)
-            self._append(node, kind.__name__, path, {name: _plain(getattr(module, name)) for name in KINDS[kind]})
+            self._append(
+                node, kind.__name__, path, {name: _plain(getattr(module, name)) for name in KINDS[kind]}
+            )
         else:
             name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-            raise UnsupportedModelError(f"{path}: {name}() is not supported{_hint(name)}. Supported are {SUPPORTED}.")
+            raise UnsupportedModelError(
+                f"{path}: {name}() is not supported{_hint(name)}. Supported are {SUPPORTED}."
+            )
 
     def _check_flatten(self, node: fx.Node, path: str) -> None:
         before = self.shapes[self._tensor_inputs(node)[0]]
         if self.shapes[node] != (int(torch.Size(before).numel()),):
-            raise UnsupportedModelError(f"{path}: a reshape from {before} to {self.shapes[node]} is not supported. Only flattening everything is.")
+            raise UnsupportedModelError(
+                f"{path}: a reshape from {before} to {self.shapes[node]} is not supported. Only flattening everything is."
+            )
 
-    def _append(self, node: fx.Node, kind: str, path: str, arguments: dict | None = None, tensors: dict | None = None) -> None:
+    def _append(
+        self, node: fx.Node, kind: str, path: str, arguments: dict | None = None, tensors: dict | None = None
+    ) -> None:
         # The path makes the better name; a module that is called twice keeps torch.fx's unique one.
-        name = path if node.op == "call_module" and all(op.name != path for op in self.operations) else node.name
-        inputs = tuple(self.alias[a] for a in (a for a in node.args if isinstance(a, fx.Node) and a in self.shapes)) if node.op != "placeholder" else ()
+        name = (
+            path if node.op == "call_module" and all(op.name != path for op in self.operations) else node.name
+        )
+        inputs = (
+            tuple(
+                self.alias[a] for a in (a for a in node.args if isinstance(a, fx.Node) and a in self.shapes)
+            )
+            if node.op != "placeholder"
+            else ()
+        )
         self.operations.append(Operation(name, kind, path, inputs, arguments or {}, tensors or {}))
         self.alias[node] = name
 
 
 _CHECKS: dict[type[nn.Module], Callable[[Any], str | None]] = {
     nn.Conv2d: lambda m: (
-        f"padding mode {m.padding_mode!r}. Use zero padding" if m.padding_mode != "zeros"
-        else f"padding {m.padding!r}. Give it in numbers" if isinstance(m.padding, str) and m.padding != "valid" else None
+        f"padding mode {m.padding_mode!r}. Use zero padding"
+        if m.padding_mode != "zeros"
+        else f"padding {m.padding!r}. Give it in numbers"
+        if isinstance(m.padding, str) and m.padding != "valid"
+        else None
     ),
-    nn.MaxPool2d: lambda m: "ceil_mode. Use floor mode" if m.ceil_mode else "return_indices. Return the values alone" if m.return_indices else None,
-    nn.BatchNorm1d: lambda m: None if m.track_running_stats else "no running statistics. Train with track_running_stats",
-    nn.BatchNorm2d: lambda m: None if m.track_running_stats else "no running statistics. Train with track_running_stats",
-    CQReLU: lambda m: None if float(m.threshold) > 0 else f"threshold {float(m.threshold):g}. It must be greater than 0",
+    nn.MaxPool2d: lambda m: (
+        "ceil_mode. Use floor mode"
+        if m.ceil_mode
+        else "return_indices. Return the values alone"
+        if m.return_indices
+        else None
+    ),
+    nn.BatchNorm1d: lambda m: (
+        None if m.track_running_stats else "no running statistics. Train with track_running_stats"
+    ),
+    nn.BatchNorm2d: lambda m: (
+        None if m.track_running_stats else "no running statistics. Train with track_running_stats"
+    ),
+    CQReLU: lambda m: (
+        None if float(m.threshold) > 0 else f"threshold {float(m.threshold):g}. It must be greater than 0"
+    ),
 }
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from lava_casc.errors import DataError, RangeError
 from lava_casc.linear import apply, max_pool
-from lava_casc.network import Input, IntegerNetwork, MaxPool, Readout, per_neuron
+from lava_casc.network import IntegerNetwork, MaxPool, Readout, per_neuron
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,23 +44,14 @@ def forward(network: IntegerNetwork, images: ArrayLike, batch_size: int = 256) -
     DataError, RangeError
         The images do not fit the network's input.
     """
-    images = check_images(network.input, images)
-    batches = [_forward(network, images[i : i + batch_size]) for i in range(0, max(1, len(images)), batch_size)]
-    counts = {layer.name: np.concatenate([found[layer.name] for found in batches]) for layer in network.spiking}
+    images = network.input.encode(images)
+    batches = [
+        _forward(network, images[i : i + batch_size]) for i in range(0, max(1, len(images)), batch_size)
+    ]
+    counts = {
+        layer.name: np.concatenate([found[layer.name] for found in batches]) for layer in network.spiking
+    }
     return Activations(counts, np.concatenate([found[network.readout.name] for found in batches]))
-
-
-def check_images(layer: Input, images: ArrayLike) -> NDArray[np.int64]:
-    """Return `images` as int64, or say how they differ from what the network takes."""
-    images = np.asarray(images)
-    if images.dtype.kind not in "iu":
-        raise DataError(f"{layer.name}: images must hold integers, not {images.dtype}. Scale them to [{layer.low}, {layer.high}] and round.")
-    if images.shape[1:] != layer.shape:
-        raise DataError(f"{layer.name}: images of shape {images.shape[1:]} do not fit the network's input {layer.shape}.")
-    low, high = int(images.min(initial=0)), int(images.max(initial=0))
-    if low < layer.low or high > layer.high:
-        raise RangeError(f"{layer.name}: images span [{low}, {high}], outside the network's input range [{layer.low}, {layer.high}].")
-    return images.astype(np.int64)
 
 
 def _forward(network: IntegerNetwork, images: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
@@ -76,7 +66,9 @@ def _forward(network: IntegerNetwork, images: NDArray[np.int64]) -> dict[str, ND
         received = received.to(torch.int64) + _tensor(layer.bias, shape)  # type: ignore[union-attr]
         if not isinstance(layer, Readout):
             received = received + _tensor(layer.initial, shape)
-            received = torch.div(received, _tensor(layer.threshold, shape), rounding_mode="floor").clamp(0, layer.levels)
+            received = torch.div(received, _tensor(layer.threshold, shape), rounding_mode="floor").clamp(
+                0, layer.levels
+            )
         values[layer.name] = received.to(torch.float64)
     return {name: value.to(torch.int64).numpy() for name, value in values.items()}
 

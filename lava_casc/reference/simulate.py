@@ -14,7 +14,6 @@ from lava_casc.linear import apply, effective_weight, exact_dtype, max_pool
 from lava_casc.network import Input, IntegerNetwork, MaxPool, Neurons, Readout, Synapse, per_neuron
 from lava_casc.ranges import ranges
 from lava_casc.record import SpikeRecord
-from lava_casc.reference.forward import check_images
 from lava_casc.reference.neuron import cif_step
 from lava_casc.schedule import WakeSleepSchedule
 
@@ -55,8 +54,10 @@ def simulate(
     wanted = frozenset(record)
     unknown = wanted - {"counts", "messages", "spikes", "potentials", "synops"}
     if unknown:
-        raise ValueError(f"record knows counts, messages, spikes, potentials and synops, not {sorted(unknown)[0]!r}")
-    images = check_images(network.input, images)
+        raise ValueError(
+            f"record knows counts, messages, spikes, potentials and synops, not {sorted(unknown)[0]!r}"
+        )
+    images = network.input.encode(images)
     runner = _Runner(network, schedule, wanted)
     parts = []
     for start in range(0, max(1, len(images)), batch_size):
@@ -101,8 +102,15 @@ class _Runner:
             if isinstance(layer, Neurons):
                 self.start[layer.name] = self.start[layer.name] + _tensor(layer.initial, shape)
                 self.threshold[layer.name] = _tensor(layer.threshold, shape)
-        readers = {name: [(layer, s) for layer in network for s in getattr(layer, "synapses", ()) if s.source == name] for name in network.shapes}
-        self.fan_out = {name: sum(fan_out(s, network.shapes[name]) for _, s in found) for name, found in readers.items()}
+        readers = {
+            name: [
+                (layer, s) for layer in network for s in getattr(layer, "synapses", ()) if s.source == name
+            ]
+            for name in network.shapes
+        }
+        self.fan_out = {
+            name: sum(fan_out(s, network.shapes[name]) for _, s in found) for name, found in readers.items()
+        }
 
     def run(self, images: NDArray[np.int64]) -> SpikeRecord:
         """Simulate one batch."""
@@ -111,7 +119,9 @@ class _Runner:
         certified = np.zeros(n, bool)
         last_spike = np.zeros(n, np.int64)
         names = [network.input.name, *(layer.name for layer in network.spiking)]
-        traces: dict[str, dict[str, list[NDArray]]] = {kind: {} for kind in ("messages", "spikes", "potentials")}
+        traces: dict[str, dict[str, list[NDArray]]] = {
+            kind: {} for kind in ("messages", "spikes", "potentials")
+        }
         synops = {name: np.zeros(n, np.int64) for name in names}
         for step in range(1, schedule.period + 1):
             self._step(state, images, step)
@@ -128,21 +138,34 @@ class _Runner:
                 if certified.all():
                     break
         counts = {name: _array(state.count[name]) for name in names[1:]} if "counts" in self.wanted else {}
-        joined = {kind: {name: _pad(np.stack(rows, 1), schedule.period) for name, rows in kept.items()} for kind, kept in traces.items()}
+        joined = {
+            kind: {name: _pad(np.stack(rows, 1), schedule.period) for name, rows in kept.items()}
+            for kind, kept in traces.items()
+        }
         return SpikeRecord(
-            engine="reference", schedule=schedule, logits=_array(state.potential[network.readout.name]).reshape(n, -1),
-            certified=certified, last_spike=last_spike, counts=counts, synops=synops if "synops" in self.wanted else {}, **joined,
+            engine="reference",
+            schedule=schedule,
+            logits=_array(state.potential[network.readout.name]).reshape(n, -1),
+            certified=certified,
+            last_spike=last_spike,
+            counts=counts,
+            synops=synops if "synops" in self.wanted else {},
+            **joined,
         )
 
     def _start(self, n: int) -> _State:
         shapes = self.network.shapes
-        zeros = {layer.name: torch.zeros((n, *shapes[layer.name]), dtype=torch.int64) for layer in self.network}
+        zeros = {
+            layer.name: torch.zeros((n, *shapes[layer.name]), dtype=torch.int64) for layer in self.network
+        }
         potential = {name: start.expand(n, *shapes[name]) for name, start in self.start.items()}
         return _State(potential, dict(zeros), dict(zeros))
 
     def _step(self, state: _State, images: NDArray[np.int64], step: int) -> None:
         arriving = state.emitted
-        state.emitted = {self.network.input.name: torch.as_tensor(spread(images, self.schedule.wake_steps, step))}
+        state.emitted = {
+            self.network.input.name: torch.as_tensor(spread(images, self.schedule.wake_steps, step))
+        }
         for layer in self.network.layers[1:]:
             name = layer.name
             if isinstance(layer, MaxPool):
@@ -159,8 +182,13 @@ class _Runner:
                 state.potential[name] = state.potential[name] + current
                 continue
             state.potential[name], state.count[name], state.emitted[name] = cif_step(
-                state.potential[name], state.count[name], current, self.threshold[name],
-                layer.levels, self.schedule.max_burst, step >= timing.release,
+                state.potential[name],
+                state.count[name],
+                current,
+                self.threshold[name],
+                layer.levels,
+                self.schedule.max_burst,
+                step >= timing.release,
             )
 
     def _current(self, layer: Neurons | Readout, arriving: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -207,13 +235,22 @@ def _rows(tensor: torch.Tensor) -> torch.Tensor:
 
 def _pad(trace: NDArray, steps: int) -> NDArray:
     """Append the steps after the certificate, in which every spike is 0 and every potential stays."""
-    return trace if trace.shape[1] == steps else np.concatenate([trace, np.repeat(trace[:, -1:], steps - trace.shape[1], axis=1)], axis=1)
+    return (
+        trace
+        if trace.shape[1] == steps
+        else np.concatenate([trace, np.repeat(trace[:, -1:], steps - trace.shape[1], axis=1)], axis=1)
+    )
 
 
 def _join(parts: list[SpikeRecord]) -> SpikeRecord:
     first = parts[0]
-    merged = {kind: {name: np.concatenate([getattr(p, kind)[name] for p in parts]) for name in getattr(first, kind)}
-              for kind in ("messages", "spikes", "counts", "potentials", "synops")}
+    merged = {
+        kind: {name: np.concatenate([getattr(p, kind)[name] for p in parts]) for name in getattr(first, kind)}
+        for kind in ("messages", "spikes", "counts", "potentials", "synops")
+    }
     return SpikeRecord(
-        first.engine, first.schedule, *(np.concatenate([getattr(p, k) for p in parts]) for k in ("logits", "certified", "last_spike")), **merged
+        first.engine,
+        first.schedule,
+        *(np.concatenate([getattr(p, k) for p in parts]) for k in ("logits", "certified", "last_spike")),
+        **merged,
     )

@@ -1,0 +1,484 @@
+"""The command line: ``lava-casc train | export | run | doctor``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import lava_casc
+from lava_casc import console
+from lava_casc.errors import CascError, CheckpointError, DataError
+
+app = typer.Typer(
+    name="lava-casc",
+    help="From PyTorch networks with CQReLU to exact spikes on Lava and Loihi 2. Silence is a certificate.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of the data set, in torchvision's layout.")
+]
+Download = Annotated[
+    bool, typer.Option("--download", help="Fetch the data set into --data-dir if it is not there.")
+]
+
+
+class Mode(str, Enum):
+    """How spikes speak."""
+
+    unary = "unary"
+    graded = "graded"
+
+
+class Engine(str, Enum):
+    """What runs the network."""
+
+    lava = "lava"
+    reference = "reference"
+
+
+class Precision(str, Enum):
+    """Which of Lava's process models run."""
+
+    fixed = "fixed"
+    float = "float"
+
+
+class Rounding(str, Enum):
+    """How CQReLU comes to a level."""
+
+    floor = "floor"
+    round = "round"
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _version(show: bool) -> None:
+    if show:
+        console.out.print(f"lava_casc {lava_casc.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog="Example: lava-casc train --data fashion-mnist --data-dir data --epochs 10 -o out/fashion.pt"
+)
+@console.reports_errors
+def train(
+    data: Annotated[
+        str, typer.Option("--data", help="digits (comes with scikit-learn) or fashion-mnist.")
+    ] = "digits",
+    data_dir: DataDir = None,
+    download: Download = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")] = Path(
+        "model.pt"
+    ),
+    architecture: Annotated[
+        str | None, typer.Option("--architecture", help="Name of a network; by default the data set's own.")
+    ] = None,
+    levels: Annotated[int, typer.Option("--levels", min=1, help="Levels L of every CQReLU.")] = 8,
+    rounding: Annotated[Rounding, typer.Option("--rounding", help="floor is the paper's.")] = Rounding.round,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="By default what suits the data set.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=2, help="By default what suits the data set.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", min=0.0, help="Of the cosine schedule's start.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Same seed, same machine, same network.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Train a small CQReLU network and save it as a checkpoint."""
+    from lava_casc.training import load_dataset, train_checkpoint
+
+    dataset = load_dataset(data, data_dir, download=download)
+    _check_writable(output)
+    plan = {
+        "architecture": architecture,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+    }
+    with console.progress("training", 1) as bar:
+        result = train_checkpoint(
+            output,
+            dataset,
+            levels=levels,
+            rounding=rounding.value,
+            seed=seed,
+            progress=bar,
+            **{key: value for key, value in plan.items() if value is not None},
+        )
+    console.out.print(
+        f"{output}: {result.accuracy:.2%} of {len(dataset.test_labels)} test images right, in float with CQReLU, {levels} levels"
+    )
+
+
+@app.command(
+    epilog="Example: lava-casc export out/digits.pt -o out/digits.net --verify 64 --report out/export.json"
+)
+@console.reports_errors
+def export(
+    model: Annotated[
+        Path, typer.Argument(help="A checkpoint: lava-casc train or lava_casc.save_model wrote it.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The network file; by default MODEL with the suffix .net."),
+    ] = None,
+    levels: Annotated[
+        int | None, typer.Option("--levels", min=1, help="Other levels than the model was trained with.")
+    ] = None,
+    weight_bits: Annotated[
+        int, typer.Option("--weight-bits", min=2, max=16, help="Signed bits of a weight.")
+    ] = 8,
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer", help="One scale a layer instead of one a channel.")
+    ] = False,
+    hw: Annotated[
+        str, typer.Option("--hw", help="Limits to fit: a file or the name of one in hw_configs/.")
+    ] = "loihi2",
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="Schedule that is written into the file; run can choose another.")
+    ] = Mode.unary,
+    wake_steps: Annotated[
+        int | None, typer.Option("--wake-steps", min=1, help="By default the levels (unary) or 1 (graded).")
+    ] = None,
+    sleep_steps: Annotated[
+        int | None, typer.Option("--sleep-steps", min=0, help="By default enough for the proven bound.")
+    ] = None,
+    verify: Annotated[
+        int, typer.Option("--verify", min=0, help="Samples on which spikes are compared with the integers.")
+    ] = 16,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Write everything that is known as JSON.")
+    ] = None,
+    input_shape: Annotated[
+        str | None, typer.Option("--input-shape", help="C,H,W: only for a pickled module.")
+    ] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load a pickled module. THIS RUNS CODE FROM THE FILE.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Fold and quantize a checkpoint to integers, prove their ranges, verify spikes, and write a netx HDF5 file."""
+    from lava_casc import pipeline
+    from lava_casc.frontend import InputSpec
+
+    output = model.with_suffix(".net") if output is None else output
+    if output.resolve() == model.resolve():
+        raise CascError(f"{output}: the network file would replace the checkpoint. Give another -o.")
+    if allow_pickle:
+        console.err.print("warning: --allow-pickle runs whatever code the file holds")
+    options = pipeline.Options(
+        weight_bits, not per_layer, levels, mode.value, wake_steps, sleep_steps, hw, verify
+    )
+    spec = None if input_shape is None else InputSpec(_shape(input_shape))
+    conversion = pipeline.export(
+        model, output, options, on_step=console.announce, spec=spec, allow_pickle=allow_pickle
+    )
+    summary = {**pipeline.summary(conversion), "file": str(output), "bytes": output.stat().st_size}
+    if report is not None:
+        pipeline.write_json(report, summary)
+    if as_json:
+        console.out.print_json(json.dumps(summary))
+        return
+    _print_conversion(summary)
+    if report is not None:
+        console.out.print(f"report: {report}")
+
+
+@app.command(epilog="Example: lava-casc run out/digits.net --data digits --mode graded --samples 100")
+@console.reports_errors
+def run(
+    network: Annotated[Path, typer.Argument(help="A network file that export wrote.")],
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Run on this data set's test images: digits or fashion-mnist."),
+    ] = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Run on these instead: .npy of integers (N, C, H, W).")
+    ] = None,
+    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Only the first so many.")] = None,
+    engine: Annotated[Engine, typer.Option("--engine", help="reference needs no Lava.")] = Engine.lava,
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="Lava's models: fixed is what Loihi 2 computes.")
+    ] = Precision.fixed,
+    mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file.")] = None,
+    wake_steps: Annotated[int | None, typer.Option("--wake-steps", min=1)] = None,
+    sleep_steps: Annotated[
+        int | None, typer.Option("--sleep-steps", min=0, help="Too few, and samples are not certified.")
+    ] = None,
+    fixed_period: Annotated[
+        bool, typer.Option("--fixed-period", help="Lava: sleep to the end, even after the certificate.")
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Draw the first sample's spikes (PNG).")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run a network as spikes and say for every sample whether it is certified: silent, hence exact bit for bit."""
+    from lava_casc import pipeline
+    from lava_casc.netx import read_file
+    from lava_casc.reference import forward
+
+    file = read_file(network)
+    integer = file.network
+    pictures, labels = _load_images(data, data_dir, download, images, samples)
+    integer.input.encode(pictures)  # a wrong shape or range is said before anything runs
+    schedule = file.schedule
+    if mode is not None or wake_steps is not None or sleep_steps is not None or schedule is None:
+        chosen = mode.value if mode is not None else (schedule.mode if schedule is not None else "unary")
+        schedule = integer.schedule(chosen, wake_steps, sleep_steps)
+    with console.progress(f"{engine.value} {schedule.mode}", len(pictures)) as bar:
+        record = _run(integer, pictures, schedule, engine, precision, not fixed_period, (), bar)
+    if picture is not None:
+        from lava_casc.report import plot_spikes, save_figure
+
+        drawn = _run(
+            integer,
+            pictures[:1],
+            schedule,
+            engine,
+            precision,
+            not fixed_period,
+            ("spikes",),
+            lambda done: None,
+        )
+        save_figure(plot_spikes(integer, drawn, 0, image=pictures[0]), picture)
+    truth = forward(integer, pictures)
+    result: dict[str, Any] = {
+        "file": str(network),
+        "engine": record.engine,
+        "schedule": {**asdict(schedule), "mode": schedule.mode},
+        "samples": len(record),
+        "certified_samples": int(record.certified.sum()),
+        "mismatched_logits": int((record.logits != truth.logits).sum()),
+        "accuracy": None if labels is None else float((record.predictions == labels).mean()),
+        "integer_accuracy": None if labels is None else float((truth.logits.argmax(1) == labels).mean()),
+        "last_spike_median": float(np.median(record.last_spike)),
+        "last_spike_max": int(record.last_spike.max()),
+        "silence_bound": integer.silence_bound(schedule),
+    }
+    if output is not None:
+        pipeline.write_json(
+            output,
+            {
+                **result,
+                "certified": record.certified.tolist(),
+                "last_spike": record.last_spike.tolist(),
+                "predictions": record.predictions.tolist(),
+                "logits": record.logits.tolist(),
+            },
+        )
+    if as_json:
+        console.out.print_json(json.dumps(result))
+        return
+    _print_run(result)
+    if picture is not None:
+        console.out.print(f"picture: {picture}")
+
+
+@app.command(epilog="Example: lava-casc doctor --json")
+@console.reports_errors
+def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Say what is installed, what is missing, and what to do about each."""
+    from lava_casc.doctor import diagnose
+
+    checks = diagnose()
+    if as_json:
+        console.out.print_json(json.dumps([asdict(check) for check in checks]))
+        return
+    console.table(
+        "lava-casc doctor",
+        ["check", "status", "found", "what to do"],
+        [[c.name, c.status, c.found, c.remedy] for c in checks],
+    )
+
+
+def _run(
+    integer: Any,
+    images: Any,
+    schedule: Any,
+    engine: Engine,
+    precision: Precision,
+    until_silent: bool,
+    record: Any,
+    bar: Any,
+) -> Any:
+    if engine is Engine.reference:
+        return lava_casc.simulate(integer, images, schedule, record=record, progress=bar)
+    return lava_casc.loihi.run(
+        integer,
+        images,
+        schedule,
+        precision=precision.value,
+        record=record,
+        until_silent=until_silent,
+        progress=bar,
+    )
+
+
+def _load_images(
+    data: str | None, data_dir: Path | None, download: bool, images: Path | None, samples: int | None
+) -> tuple[Any, Any]:
+    if (data is None) == (images is None):
+        raise DataError("give either --data NAME or --images FILE.npy.")
+    if images is not None:
+        try:
+            loaded = np.load(images, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{images}: not a readable .npy file ({error}). Save an integer array with numpy.save."
+            ) from error
+        if not isinstance(loaded, np.ndarray) or loaded.ndim not in (2, 4) or not len(loaded):
+            raise DataError(
+                f"{images}: not a non-empty array (N, C, H, W) or (N, I). Save one with numpy.save."
+            )
+        return loaded[:samples], None
+    from lava_casc.training import load_dataset
+
+    dataset = load_dataset(str(data), data_dir, download=download)
+    return dataset.test_images[:samples], dataset.test_labels[:samples]
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise CascError(f"--input-shape {text!r}: give integers and commas, as in 3,32,32.") from error
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse before minutes of work what could not be written after them."""
+
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder. Give the path of a file.")
+    if not path.parent.is_dir():
+        raise CheckpointError(f"{path}: its folder does not exist. Make it first.")
+
+
+def _print_conversion(summary: dict[str, Any]) -> None:
+    rows = []
+    for layer in summary["layers"]:
+        synapses = layer["synapses"] or [{}]
+        for i, synapse in enumerate(synapses):
+            kernel = "x".join(str(n) for n in synapse.get("weight_shape", [])[2:]) or "x".join(
+                str(n) for n in layer.get("kernel", [])
+            )
+            stride = synapse.get("stride") or layer.get("stride") or []
+            low, high = layer.get("threshold", ("", ""))
+            threshold = "" if not high else str(low) if low == high else f"{low}..{high}"
+            first = i == 0
+            rows.append(
+                [
+                    layer["name"] if first else f"+ {synapse['source']}",
+                    layer["type"] if first else "",
+                    "x".join(str(n) for n in layer["shape"]),
+                    kernel,
+                    "x".join(str(n) for n in stride),
+                    synapse.get("groups", ""),
+                    synapse.get("exponent", "") or "",
+                    layer.get("weight_bits", "") if first else "",
+                    threshold if first else "",
+                    layer.get("range_bits", "") if first else "",
+                    round(layer["bits_given_up"], 2) if first and "bits_given_up" in layer else "",
+                    f"{layer['changed']:.2%}" if first and "changed" in layer else "",
+                ]
+            )
+    columns = [
+        "layer",
+        "type",
+        "shape",
+        "kernel",
+        "stride",
+        "groups",
+        "exp",
+        "weight bits",
+        "threshold",
+        "worst |u| bits",
+        "bits given up",
+        "levels changed",
+    ]
+    console.table(f"{summary['hardware']}: every register proven", columns, rows)
+    schedule, checked, given_up = (
+        summary["schedule"],
+        summary["verification"],
+        summary["input"]["bits_given_up"],
+    )
+    if given_up:
+        console.out.print(f"input: {given_up} bits of every image given up to the range proof")
+    if checked is not None:
+        console.out.print(
+            f"verified on {checked['samples']} {checked['source']} images: {checked['certified']} certified silent by step {checked['last_spike']}, "
+            f"all counts and logits of these equal to the integer network; {checked['same_class']} of {checked['samples']} "
+            f"classes as in float, logits off by {checked['logit_error']:.2%}"
+        )
+    console.out.print(
+        f"schedule: {schedule['mode']}, {schedule['wake_steps']} wake + {schedule['sleep_steps']} sleep steps, "
+        f"silent after step {schedule['silence_bound']} at the latest"
+    )
+    console.out.print(f"wrote {summary['file']} ({summary['bytes']:,} bytes)")
+
+
+def _print_run(result: dict[str, Any]) -> None:
+    rows: list[list[Any]] = [
+        ["samples", result["samples"]],
+        ["certified silent", f"{result['certified_samples']} of {result['samples']}"],
+    ]
+    rows.append(["logits that differ from the integer network", result["mismatched_logits"]])
+    if result["accuracy"] is not None:
+        rows += [
+            ["accuracy, spikes", f"{result['accuracy']:.2%}"],
+            ["accuracy, integer network", f"{result['integer_accuracy']:.2%}"],
+        ]
+    rows.append(
+        [
+            "last spike, median and greatest step",
+            f"{result['last_spike_median']:g}, {result['last_spike_max']}",
+        ]
+    )
+    rows.append(["silent at the latest after step (proven)", result["silence_bound"]])
+    schedule = result["schedule"]
+    console.table(
+        f"{result['engine']}, {schedule['mode']}, {schedule['wake_steps']} + {schedule['sleep_steps']} steps",
+        ["", ""],
+        rows,
+    )
+    missing = result["samples"] - result["certified_samples"]
+    if missing:
+        console.out.print(
+            f"NOT CERTIFIED: {missing} samples were cut off before silence; their results prove nothing. Use more --sleep-steps."
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""What the command line and the demo show: progress with time left, tables, one line for an error."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from lava_casc.errors import CascError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+#: Results go to stdout, everything about how it goes to stderr.
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(task: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar with the time left, on stderr; yields a function to call with the number done so far."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as bar:
+        handle = bar.add_task(task, total=total)
+        yield lambda done: bar.update(handle, completed=done)
+
+
+def announce(step: int, steps: int, what: str) -> None:
+    """Show that a step begins: ``[2/5] fold ...``."""
+    err.print(escape(f"[{step}/{steps}] {what} ..."))
+
+
+def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
+    """Print a table to stdout; numbers flush right."""
+    shown = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        numeric = all(isinstance(row[i], int | float) or row[i] == "" for row in rows)
+        shown.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        shown.add_row(*(escape(f"{cell:.4g}" if isinstance(cell, float) else str(cell)) for cell in row))
+    # A pipe has no width of its own: do not fold the table to 80 columns there.
+    console = out if out.is_terminal else Console(width=160, highlight=False)
+    console.print(shown)
+
+
+def reports_errors(command: Command) -> Command:
+    """Turn a `CascError` of a command into one line on stderr and exit code 2, any other error into exit code 1.
+
+    With ``debug=True`` among the arguments, the traceback comes first.
+    """
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            err.print("interrupted")
+            sys.exit(130)
+        except Exception as error:  # the last place where anything can be said about it
+            if kwargs.get("debug"):
+                traceback.print_exc()
+            if isinstance(error, CascError):
+                err.print(f"error: {escape(' '.join(str(error).split()))}")
+                sys.exit(2)
+            err.print(
+                escape(f"{type(error).__name__}: {error}. This is a bug in lava_casc; --debug shows where.")
+            )
+            sys.exit(1)
+
+    return wrapper  # type: ignore[return-value]
