@@ -141,12 +141,13 @@ def project(tmp_path):
 
 
 SHIM = "#!/usr/bin/env bash\necho 'pyenv: python3.10: command not found' >&2\nexit 127\n"
+OTHER = PYTHON.replace("3.10", "3.9")
 
 
-@pytest.mark.parametrize("shim", [None, SHIM])
-def test_no_python_is_one_line(project, shim):
-    if shim:
-        project.install_python(shim)
+@pytest.mark.parametrize("script", [None, SHIM, OTHER])
+def test_no_python_is_one_line(project, script):
+    if script:
+        project.install_python(script)
     result = project.run(".ci/setup", ".venv", "requirements.lock", "3.10")
     assert result.returncode != 0
     assert result.stdout == ""
