@@ -1,0 +1,249 @@
+"""`run`: an integer network over images, on Lava's CPU simulator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from lava.magma.core.run_configs import Loihi2SimCfg
+from lava.proc.conv.process import Conv as LavaConv
+from lava.proc.dense.process import Dense as LavaDense
+from numpy.typing import ArrayLike, NDArray
+
+from lava_casc.hardware import Hardware, read_hardware
+from lava_casc.loihi.build import Circuit, build
+from lava_casc.loihi.fast_synapse import FastConvFixed, FastConvFloat, FastDenseFixed, FastDenseFloat
+from lava_casc.loihi.layout import torch_images
+from lava_casc.loihi.readout.process import TRAILER
+from lava_casc.loihi.session import Session, quiet_logging
+from lava_casc.network import IntegerNetwork
+from lava_casc.ranges import check_ranges
+from lava_casc.record import SpikeRecord
+from lava_casc.schedule import WakeSleepSchedule
+
+TAGS = {"fixed": "fixed_pt", "float": "floating_pt"}
+FAST = {
+    "fixed": {LavaConv: FastConvFixed, LavaDense: FastDenseFixed},
+    "float": {LavaConv: FastConvFloat, LavaDense: FastDenseFloat},
+}
+RECORDS = ("counts", "messages", "spikes")
+#: Lava's Conv wraps what it delivers at 24 bits, whatever the target's own width.
+LAVA_BITS = 24
+
+
+def run(
+    network: IntegerNetwork,
+    images: ArrayLike,
+    schedule: WakeSleepSchedule | None = None,
+    *,
+    precision: str = "fixed",
+    record: Iterable[str] = (),
+    until_silent: bool = True,
+    stock_synapses: bool = False,
+    strict: bool = True,
+    hardware: Hardware | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> SpikeRecord:
+    """Run a network as spikes on Lava's CPU simulator, sample after sample in one Lava run.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+        Refused unless its ranges are proven to fit `hardware`.
+    images : (N, ...) array of integers
+        Within the input's range.
+    schedule : WakeSleepSchedule, optional
+        By default ``network.schedule()``: unary, with sleep enough for the proven bound.
+    precision : {"fixed", "float"}
+        Integers in registers, or float64 potentials in units of the threshold. The latter is exact only where
+        every threshold is a power of two.
+    record : iterable of {"counts", "messages", "spikes"}
+        What to keep beside logits and certificates. Each layer that is recorded costs a process.
+    until_silent : bool
+        Whether the next sample begins as soon as one is certified. The results are the same; it takes fewer
+        steps.
+    stock_synapses : bool
+        Whether Lava's own models of Conv and Dense run. Those of lava_casc compute the same and are much
+        faster.
+    strict : bool
+        Whether a potential that leaves its register raises `RangeError`. Otherwise it wraps.
+    hardware : Hardware, optional
+        The limits to hold; by default those of Loihi 2.
+    progress : callable, optional
+        Called with the number of samples finished so far.
+
+    Returns
+    -------
+    SpikeRecord
+        As `lava_casc.simulate` returns it, spike by spike.
+
+    Raises
+    ------
+    DataError, RangeError
+        The images do not fit the network, or the network does not fit the hardware.
+    """
+    if precision not in TAGS:
+        raise ValueError(f"precision is fixed or float, not {precision!r}")
+    wanted = frozenset(record)
+    if wanted - set(RECORDS):
+        raise ValueError(
+            f"record knows counts, messages and spikes, not {sorted(wanted - set(RECORDS))[0]!r}"
+        )
+    schedule = network.schedule() if schedule is None else schedule
+    images = network.input.encode(images)
+    hardware = read_hardware() if hardware is None else hardware
+    if hardware.state_bits > LAVA_BITS:
+        hardware = hardware.model_copy(update={"state_bits": LAVA_BITS})
+    check_ranges(network, hardware)
+    tapped = _tapped(network, wanted)
+    started = time.perf_counter()
+    with quiet_logging():
+        circuit = build(
+            network,
+            images,
+            schedule,
+            floating=precision == "float",
+            until_silent=until_silent,
+            tapped=tapped,
+            tap_spikes="spikes" in wanted,
+            state_bits=hardware.state_bits,
+            strict=strict,
+        )
+        config = run_config(precision, stock_synapses)
+        with Session(
+            circuit.processes, config, lambda executable: check_models(executable, precision, stock_synapses)
+        ) as session:
+            host = _Host(
+                circuit,
+                session,
+                len(images),
+                network.last_event(schedule),
+                schedule.period,
+                until_silent,
+                progress,
+            )
+            host.run()
+    return _record(network, schedule, host, wanted, precision, time.perf_counter() - started)
+
+
+def run_config(precision: str, stock_synapses: bool) -> Loihi2SimCfg:
+    """Return the run configuration that selects the models of `precision`."""
+    return Loihi2SimCfg(
+        select_tag=TAGS[precision], exception_proc_model_map=None if stock_synapses else FAST[precision]
+    )
+
+
+def check_models(executable: Any, precision: str, stock_synapses: bool) -> None:
+    """Make sure that every process got a model of `precision`, and every synapse the one asked for."""
+    for process, builder in executable.proc_builders.items():
+        model = builder.proc_model
+        fast = FAST[precision].get(type(process))
+        right = (
+            model is fast
+            if fast is not None and not stock_synapses
+            else model not in FAST[precision].values()
+        )
+        if TAGS[precision] not in model.tags or not right:
+            raise RuntimeError(
+                f"{process.name}: Lava chose the model {model.__name__}, not one for precision {precision!r}"
+            )
+
+
+class _Host:
+    """The host's side of a run: how many steps to run, and what came out so far."""
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        session: Session,
+        samples: int,
+        last_event: int,
+        period: int,
+        until_silent: bool,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self.circuit, self.session, self.samples = circuit, session, samples
+        self.period, self.progress = period, progress
+        self.shortest = min(last_event, period) if until_silent else period
+        self.results: list[NDArray] = []
+        self.taps: dict[str, list[NDArray]] = {name: [] for name in circuit.taps}
+        self.steps = 0
+
+    def run(self) -> None:
+        """Run until every sample has its result; that takes at most ``samples * period`` steps."""
+        while len(self.results) < self.samples:
+            # Never more steps than the samples that are left surely take, so that none is wasted.
+            ended = int(self.results[-1][-1]) if self.results else 0
+            sure = (self.samples - len(self.results)) * self.shortest - (self.steps - ended)
+            self._run(max(sure, 1))
+            if self.steps >= self.samples * self.period:
+                while len(self.results) < self.samples:
+                    self._keep(self.session.receive(self.circuit.readout.result))
+        if self.taps and self.samples:
+            self._run(1)  # a tap learns in the step after that its sample is over
+            for name, tap in self.circuit.taps.items():
+                while len(self.taps[name]) < self.samples:
+                    self.taps[name].append(self.session.receive(tap.result))
+
+    def _run(self, steps: int) -> None:
+        self.session.run(steps, self._collect)
+        self.steps += steps
+
+    def _collect(self) -> None:
+        pipe = self.circuit.readout.result.external_pipe_csp_recv_port
+        while pipe.probe():
+            self._keep(pipe.recv())
+        for name, tap in self.circuit.taps.items():
+            pipe = tap.result.external_pipe_csp_recv_port
+            while pipe.probe():
+                self.taps[name].append(pipe.recv())
+
+    def _keep(self, result: NDArray) -> None:
+        self.results.append(result)
+        if self.progress is not None:
+            self.progress(len(self.results))
+
+
+def _tapped(network: IntegerNetwork, wanted: frozenset[str]) -> list[str]:
+    names = [layer.name for layer in network.spiking]
+    if wanted & {"messages", "spikes"}:
+        return [network.input.name, *names]
+    return names if "counts" in wanted else []
+
+
+def _record(
+    network: IntegerNetwork,
+    schedule: WakeSleepSchedule,
+    host: _Host,
+    wanted: frozenset[str],
+    precision: str,
+    seconds: float,
+) -> SpikeRecord:
+    fixed = precision == "fixed"
+    shape = network.shapes[network.readout.name]
+    size = int(np.prod(shape))
+    results = np.array(host.results).reshape(-1, size + TRAILER)
+    logits = torch_images(results[:, :size], shape).reshape(len(results), size)
+    certified, last_spike = results[:, size] != 0, results[:, size + 1].astype(np.int64)
+    kept: dict[str, dict[str, NDArray]] = {kind: {} for kind in RECORDS}
+    for name, records in host.taps.items():
+        shape, period = network.shapes[name], schedule.period
+        size = int(np.prod(shape))
+        flat = np.array(records, np.int64).reshape(-1, host.circuit.taps[name].result.shape[0])
+        kept["messages"][name] = flat[:, :period]
+        kept["counts"][name] = torch_images(flat[:, period : period + size], shape)
+        if "spikes" in wanted:
+            kept["spikes"][name] = torch_images(flat[:, period + size :].reshape(-1, period, size), shape)
+    kept["counts"].pop(network.input.name, None)
+    return SpikeRecord(
+        engine=f"lava {TAGS[precision]}",
+        schedule=schedule,
+        logits=logits.astype(np.int64) if fixed else logits,
+        certified=certified,
+        last_spike=last_spike,
+        steps=int(results[-1, -1]) if len(results) else 0,
+        seconds=seconds,
+        **{kind: values if kind in wanted else {} for kind, values in kept.items()},
+    )
