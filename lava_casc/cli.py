@@ -287,6 +287,8 @@ def run(
         "last_spike_median": float(np.median(record.last_spike)),
         "last_spike_max": int(record.last_spike.max()),
         "silence_bound": integer.silence_bound(schedule),
+        "steps": record.steps,
+        "ms_per_step": 1e3 * record.seconds / record.steps if record.steps else None,
     }
     if output is not None:
         pipeline.write_json(
@@ -467,6 +469,8 @@ def _print_run(result: dict[str, Any]) -> None:
         ]
     )
     rows.append(["silent at the latest after step (proven)", result["silence_bound"]])
+    if result["ms_per_step"] is not None:
+        rows.append(["steps run, ms a step", f"{result['steps']:,}, {result['ms_per_step']:.2f}"])
     schedule = result["schedule"]
     console.table(
         f"{result['engine']}, {schedule['mode']}, {schedule['wake_steps']} + {schedule['sleep_steps']} steps",
