@@ -58,7 +58,7 @@ def test_lock_is_hashed_and_names_no_host(lock):
     ("lock", "extras", "python", "absent"),
     [
         ("requirements.lock", "lava plot data test dev", "3.10", set()),
-        ("requirements-torch.lock", "plot test dev", "3.11", {"torch"}),
+        ("requirements-torch.lock", "plot data test dev", "3.11", {"torch", "torchvision"}),
     ],
 )
 def test_lock_serves_what_the_project_asks_for(lock, extras, python, absent):
