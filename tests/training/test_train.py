@@ -1,0 +1,151 @@
+"""The training loop: it learns, repeats itself for a seed, disturbs nothing, and survives an interruption."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lava_casc.training import Dataset, build, evaluate, train
+from lava_casc.training.train import _groups, _shifted
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """Three classes of 4x5 images: a bright left, middle or right, on noise."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    images = rng.integers(0, 4, (120, 1, 4, 6)).astype(np.uint8)
+    for i, label in enumerate(labels):
+        images[i, :, :, 2 * label : 2 * label + 2] += 4
+    return Dataset("toy", ("a", "b", "c"), images[:90], labels[:90], images[90:], labels[90:], 7, 1 / 7)
+
+
+def _model(seed=0, dropout=0.0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(24, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 3))
+
+
+SETTINGS = {"epochs": 4, "batch_size": 16, "learning_rate": 0.05, "seed": 5, "shift": 0}
+
+
+def test_training_learns_and_reports_what_it_measured(toy):
+    model = _model()
+    assert evaluate(model, toy.test_images, toy.test_labels, toy.scale) < 0.7
+    result = train(model, toy, **{**SETTINGS, "epochs": 8})
+    assert result.accuracy == evaluate(model, toy.test_images, toy.test_labels, toy.scale) > 0.9
+    assert len(result.history) == 8
+    assert result.history[-1].loss < result.history[0].loss
+    assert result.history[-1].accuracy > 0.9
+    assert sum(epoch.seconds for epoch in result.history) <= result.seconds
+    assert result.seed == 5
+    assert not model.training
+
+
+def _weights(toy, **changes):
+    model = _model(dropout=0.2)
+    train(model, toy, **{**SETTINGS, "shift": 1, **changes})
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_same_seed_same_weights_whatever_the_random_state(toy):
+    torch.manual_seed(1)
+    first = _weights(toy)
+    torch.rand(7)
+    assert torch.equal(first, _weights(toy))
+    assert not torch.equal(first, _weights(toy, seed=6))
+
+
+def test_random_state_of_the_caller_is_not_disturbed(toy):
+    model = _model(dropout=0.5)
+    torch.manual_seed(9)
+    before = torch.random.get_rng_state()
+    train(model, toy, **SETTINGS)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_progress_counts_every_step(toy):
+    calls = []
+    train(_model(), toy, **SETTINGS, progress=calls.append)
+    assert calls == [i / 24 for i in range(1, 25)]  # 90 images are 6 batches of 16, 4 times
+
+
+def test_interruption_leaves_a_model_that_works(toy):
+    def interrupt(done):
+        if done > 0.3:
+            raise KeyboardInterrupt
+
+    model = _model(dropout=0.5)
+    torch.manual_seed(9)
+    before = torch.random.get_rng_state()
+    with pytest.raises(KeyboardInterrupt):
+        train(model, toy, **SETTINGS, progress=interrupt)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert not model.training
+    assert 0 <= evaluate(model, toy.test_images, toy.test_labels, toy.scale) <= 1
+
+
+@pytest.mark.parametrize("changes", [{"epochs": 0}, {"batch_size": 0}])
+def test_nothing_to_train_is_refused(toy, changes):
+    with pytest.raises(ValueError, match="must be at least 1"):
+        train(_model(), toy, **{**SETTINGS, **changes})
+
+
+class _Brightest(nn.Module):
+    """Answers the brightest of three pixels, provided it gets the scaled image in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        assert not self.training
+        assert x.max() <= 0.5
+        return x.flatten(1) * self.one
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 512])
+def test_evaluate_counts_right_answers_and_keeps_the_mode(batch_size):
+    images = np.array([[4, 0, 1], [0, 2, 0], [1, 0, 2], [0, 4, 0]], np.uint8).reshape(4, 1, 1, 3)
+    labels = np.array([0, 1, 2, 0])
+    model = _Brightest().train()
+    assert evaluate(model, images, labels, 1 / 8, batch_size) == 0.75
+    assert model.training
+
+
+def test_evaluate_needs_a_label_for_each_image(toy):
+    with pytest.raises(ValueError, match="30 images and 90 labels"):
+        evaluate(_model(), toy.test_images, toy.train_labels, toy.scale)
+
+
+def test_shifts_move_whole_images_and_fill_with_zeros():
+    images = torch.arange(1, 2 * 2 * 3 * 4 + 1, dtype=torch.uint8).reshape(2, 2, 3, 4)
+    moved = _shifted(images.repeat(40, 1, 1, 1), 1, torch.Generator().manual_seed(0)).reshape(40, 2, 2, 3, 4)
+    seen = set()
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            expected = torch.zeros_like(images)
+            ys, xs = (slice(max(0, d), n + min(0, d)) for d, n in ((down, 3), (right, 4)))
+            from_ys, from_xs = (slice(max(0, -d), n + min(0, -d)) for d, n in ((down, 3), (right, 4)))
+            expected[:, :, ys, xs] = images[:, :, from_ys, from_xs]
+            for i in range(40):
+                seen |= {(down, right, i, k) for k in range(2) if torch.equal(moved[i, k], expected[k])}
+    assert len({entry[2:] for entry in seen}) == 80  # each image is one of the nine
+    assert len({entry[:2] for entry in seen}) == 9  # and all nine occur
+    assert torch.equal(_shifted(images, 0, torch.Generator()), images)
+
+
+def test_only_weights_decay():
+    model = build("digits")
+    decaying, plain = _groups(model)
+    assert all(p.dim() > 1 for p in decaying["params"])
+    assert plain["weight_decay"] == 0
+    assert len(decaying["params"]) + len(plain["params"]) == len(list(model.parameters()))
+    assert any(p.dim() == 0 for p in plain["params"])  # a threshold
