@@ -7,6 +7,7 @@ simulator pays for every layer in every step.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
@@ -23,7 +24,7 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int, activation: Activation) -> None:
         super().__init__()
-        self.conv = _conv(channels, channels)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
         self.activation = activation()
 
@@ -34,31 +35,24 @@ class Residual(nn.Module):
 
 def digits(activation: Activation) -> nn.Module:
     """Return a network for 8x8 images: three layers of neurons and a max pool."""
-    return nn.Sequential(
-        _block(1, 8, activation),
-        Residual(8, activation),
-        nn.AvgPool2d(2),
-        _block(8, 16, activation),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(16 * 2 * 2, 10),
+    return _sequence(
+        _block("1", nn.Conv2d(1, 8, 3, padding=1, bias=False), activation),
+        {"residual": Residual(8, activation), "average": nn.AvgPool2d(2)},
+        _block("2", nn.Conv2d(8, 16, 3, padding=1, bias=False), activation),
+        {"pool": nn.MaxPool2d(2), "flatten": nn.Flatten(), "readout": nn.Linear(16 * 2 * 2, 10)},
     )
 
 
 def fashion(activation: Activation) -> nn.Module:
     """Return a network for 28x28 images: five layers of neurons and a max pool."""
-    return nn.Sequential(
-        Normalize(0.2860, 0.3530),  # of the training images
-        nn.Sequential(nn.Conv2d(1, 16, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(16), activation()),
-        Residual(16, activation),
-        nn.AvgPool2d(2),
-        _block(16, 32, activation),
-        Residual(32, activation),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(32 * 3 * 3, 128),
-        activation(),
-        nn.Linear(128, 10),
+    return _sequence(
+        {"normalize": Normalize(0.2860, 0.3530)},  # of the training images
+        _block("1", nn.Conv2d(1, 16, 5, stride=2, padding=2, bias=False), activation),
+        {"residual1": Residual(16, activation), "average": nn.AvgPool2d(2)},
+        _block("2", nn.Conv2d(16, 32, 3, padding=1, bias=False), activation),
+        {"residual2": Residual(32, activation), "pool": nn.MaxPool2d(2), "flatten": nn.Flatten()},
+        {"dense": nn.Linear(32 * 3 * 3, 128), "activation3": activation()},
+        {"readout": nn.Linear(128, 10)},
     )
 
 
@@ -91,17 +85,17 @@ def build(
         The name is not known.
     """
     if name not in ARCHITECTURES:
-        raise DataError(
-            f"architecture {name!r} is not known. Choose one of {', '.join(sorted(ARCHITECTURES))}."
-        )
+        raise DataError(f"architecture {name!r} is not known. Choose one of {', '.join(sorted(ARCHITECTURES))}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ARCHITECTURES[name](lambda: CQReLU(levels, threshold, rounding, learnable))
 
 
-def _block(inputs: int, outputs: int, activation: Activation) -> nn.Sequential:
-    return nn.Sequential(_conv(inputs, outputs), nn.BatchNorm2d(outputs), activation())
+def _block(number: str, conv: nn.Conv2d, activation: Activation) -> dict[str, nn.Module]:
+    norm = nn.BatchNorm2d(conv.out_channels)
+    return {f"conv{number}": conv, f"norm{number}": norm, f"activation{number}": activation()}
 
 
-def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+def _sequence(*parts: dict[str, nn.Module]) -> nn.Sequential:
+    """Return a sequence of named modules: a converted layer is called after its module."""
+    return nn.Sequential(OrderedDict(item for part in parts for item in part.items()))

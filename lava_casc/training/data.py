@@ -56,9 +56,7 @@ class Dataset:
             images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
             problem = self._problem(images, labels)
             if problem:
-                raise DataError(
-                    f"{self.name}: its {split} split is damaged: {problem}. Get the data set again."
-                )
+                raise DataError(f"{self.name}: its {split} split is damaged: {problem}. Get the data set again.")
             images.setflags(write=False)
             labels.setflags(write=False)
 
@@ -147,9 +145,7 @@ def _fashion_mnist(data_dir: Path | None, download: bool) -> Dataset:
     except ImportError as error:
         raise _missing("fashion-mnist", "torchvision") from error
     if data_dir is None:
-        raise DataError(
-            "fashion-mnist: no folder is given. Give --data-dir DIR, and --download to fetch it there."
-        )
+        raise DataError("fashion-mnist: no folder is given. Give --data-dir DIR, and --download to fetch it there.")
     where = data_dir / "FashionMNIST" / "raw"
     if not download and not where.is_dir():
         raise DataError(
@@ -169,6 +165,4 @@ def _fashion_mnist(data_dir: Path | None, download: bool) -> Dataset:
 
 
 def _missing(name: str, package: str) -> MissingDependencyError:
-    return MissingDependencyError(
-        f"{name}: {package} is not installed. Install it with pip install 'lava-casc[data]'."
-    )
+    return MissingDependencyError(f"{name}: {package} is not installed. Install it with pip install 'lava-casc[data]'.")

@@ -93,9 +93,7 @@ def train(
     images = torch.tensor(dataset.train_images, device=device)
     labels = torch.tensor(dataset.train_labels, device=device)
     steps = epochs * -(-len(images) // batch_size)
-    optimizer = torch.optim.SGD(
-        _groups(model), learning_rate, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
-    )
+    optimizer = torch.optim.SGD(_groups(model), learning_rate, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     history: list[Epoch] = []
     done = 0
@@ -119,18 +117,14 @@ def train(
                     done += 1
                     if progress is not None:
                         progress(done / steps)
-                history.append(
-                    Epoch(loss_sum / len(images), right / len(images), time.perf_counter() - start)
-                )
+                history.append(Epoch(loss_sum / len(images), right / len(images), time.perf_counter() - start))
     finally:
         model.eval()
     accuracy = evaluate(model, dataset.test_images, dataset.test_labels, dataset.scale)
     return TrainingResult(accuracy, tuple(history), time.perf_counter() - began, seed)
 
 
-def evaluate(
-    model: nn.Module, images: NDArray, labels: NDArray, scale: float, batch_size: int = 512
-) -> float:
+def evaluate(model: nn.Module, images: NDArray, labels: NDArray, scale: float, batch_size: int = 512) -> float:
     """Return the share of images that `model` classifies rightly, in evaluation mode.
 
     Parameters
@@ -179,6 +173,6 @@ def _shifted(images: torch.Tensor, limit: int, generator: torch.Generator) -> to
     offsets = torch.randint(0, 2 * limit + 1, (2, n, 1), generator=generator).to(images.device)
     rows = offsets[0] + torch.arange(height, device=images.device)
     columns = offsets[1] + torch.arange(width, device=images.device)
-    return padded[
-        torch.arange(n, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None]
-    ].movedim(-1, 1)
+    return padded[torch.arange(n, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None]].movedim(
+        -1, 1
+    )

@@ -43,9 +43,7 @@ def test_images_are_read_only():
 
 
 def test_unknown_data_set_is_refused():
-    with pytest.raises(
-        DataError, match=r"data set 'mnist' is not known. Choose one of digits, fashion-mnist"
-    ):
+    with pytest.raises(DataError, match=r"data set 'mnist' is not known. Choose one of digits, fashion-mnist"):
         load_dataset("mnist")
     assert sorted(DATASETS) == ["digits", "fashion-mnist"]
 
@@ -59,9 +57,7 @@ def test_unknown_data_set_is_refused():
 )
 def test_missing_package_is_named(monkeypatch, name, package, module):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(
-        MissingDependencyError, match=rf"{name}: {package} is not installed. Install it with pip"
-    ):
+    with pytest.raises(MissingDependencyError, match=rf"{name}: {package} is not installed. Install it with pip"):
         load_dataset(name)
 
 

@@ -31,9 +31,7 @@ def test_checkpoint_holds_what_was_trained(data, tmp_path):
     assert checkpoint.input == data.spec
     np.testing.assert_array_equal(checkpoint.examples, data.train_images[:64])
     activations = [module for module in checkpoint.model.modules() if isinstance(module, CQReLU)]
-    assert {(module.levels, module.rounding, module.learnable) for module in activations} == {
-        (4, "floor", True)
-    }
+    assert {(module.levels, module.rounding, module.learnable) for module in activations} == {(4, "floor", True)}
     about = checkpoint.about
     assert (about["dataset"], about["architecture"], about["epochs"], about["batch_size"]) == (
         "digits",
