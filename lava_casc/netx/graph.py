@@ -1,0 +1,88 @@
+"""Networks beyond netx's schema: ``/graph/layer/<i>``, where each synapse names the layer that it comes from.
+
+There is no ``/layer`` in such a file, so that the stock loader fails on it at once. It would not on a layer
+type that it has never heard of: it skips those in silence and builds another network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lava_casc.network import Input, IntegerNetwork, Layer, MaxPool, Synapse
+from lava_casc.netx import parts
+from lava_casc.netx.section import Section
+from lava_casc.netx.sequential import Chain
+from lava_casc.netx.storage import Content
+
+ROOT = "graph"
+
+
+def encode(network: IntegerNetwork) -> Content:
+    """Return the group ``/graph``."""
+    index = {layer.name: i for i, layer in enumerate(network)}
+    content: Content = {}
+    for i, layer in enumerate(network):
+        content |= parts.under(f"{ROOT}/layer/{i}", _encode_layer(network, layer, index))
+    return content
+
+
+def decode(content: Content) -> Chain:
+    """Take the group ``/graph`` and return its layers with the shapes that they claim."""
+    chain = Chain()
+    for section in Section(content, ROOT).numbered("layer"):
+        _DECODE[section.kind(tuple(_DECODE))](section, chain)
+    return chain
+
+
+def _encode_layer(network: IntegerNetwork, layer: Layer, index: dict[str, int]) -> Content:
+    shape = network.shapes[layer.name]
+    if isinstance(layer, Input):
+        return parts.encode_input(layer)
+    if isinstance(layer, MaxPool):
+        return parts.encode_pool(layer, shape) | {"source": parts.integers(index[layer.source])}
+    fields = {"type": parts.text("cif")} | parts.encode_population(layer, shape)
+    for k, synapse in enumerate(layer.synapses):
+        fields |= parts.under(f"synapse/{k}", _encode_synapse(synapse, index))
+    return fields
+
+
+def _encode_synapse(synapse: Synapse, index: dict[str, int]) -> Content:
+    kind = parts.synapse_kind(synapse)
+    return {
+        "type": parts.text(kind),
+        "source": parts.integers(index[synapse.source]),
+        "exponent": parts.integers(synapse.exponent),
+        **parts.SYNAPSES[kind].encode(synapse),
+    }
+
+
+def _source(section: Section, chain: Chain) -> str:
+    return chain.layers[section.integer("source", 0, len(chain.layers) - 1)].name
+
+
+def _decode_input(section: Section, chain: Chain) -> None:
+    layer = parts.decode_input(section, section.top("casc/input"))
+    chain.add(layer, layer.shape)
+
+
+def _decode_cif(section: Section, chain: Chain) -> None:
+    shape = section.shape()
+    synapses = tuple(_decode_synapse(part, chain) for part in section.numbered("synapse"))
+    chain.add(parts.decode_population(section, shape, synapses), shape)
+
+
+def _decode_synapse(section: Section, chain: Chain) -> Synapse:
+    kind = section.kind(tuple(parts.SYNAPSES))
+    return parts.SYNAPSES[kind].decode(section, _source(section, chain), section.integer("exponent", 0, 31))
+
+
+def _decode_pool(section: Section, chain: Chain) -> None:
+    shape = section.shape()
+    chain.add(parts.decode_pool(section, _source(section, chain)), shape)
+
+
+_DECODE: dict[str, Callable[[Section, Chain], None]] = {
+    "input": _decode_input,
+    "cif": _decode_cif,
+    "pool": _decode_pool,
+}
