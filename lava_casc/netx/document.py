@@ -12,11 +12,9 @@ from lava_casc.netx import graph, sequential
 from lava_casc.netx.header import (
     HEAD,
     OWN_LABELS,
-    check_signature,
     check_version,
     decode_schedule,
     encode_header,
-    sign,
 )
 from lava_casc.netx.section import Section
 from lava_casc.netx.storage import REMEDY, Content, image, load, save
@@ -122,7 +120,7 @@ def read_file(path: str | os.PathLike[str]) -> NetworkFile:
 def encode(network: IntegerNetwork, schedule: WakeSleepSchedule, hardware: str) -> Content:
     """Return the flat content of the file of a network."""
     body = sequential.encode(network) if sequential.fits(network) else graph.encode(network)
-    return sign(encode_header(network.input, schedule, hardware) | body)
+    return encode_header(network.input, schedule, hardware) | body
 
 
 def decode(content: Content) -> NetworkFile:
@@ -131,7 +129,7 @@ def decode(content: Content) -> NetworkFile:
     Raises
     ------
     NetworkFileError
-        Anything in it is missing, wrong, contradictory, unknown or altered.
+        Anything in it is missing, wrong, contradictory or unknown.
     """
     version = check_version(content)
     left = {key: value for key, value in content.items() if key not in OWN_LABELS}
@@ -148,5 +146,4 @@ def decode(content: Content) -> NetworkFile:
         if shape != found:
             raise NetworkFileError(f"layer {name} claims shape {shape}, but its source gives {found}. {REMEDY}.")
     head.finish()
-    check_signature(content)
     return NetworkFile(network, schedule, version, hardware)

@@ -3,6 +3,9 @@
 Reading hands out plain NumPy arrays and closes the file, so that no h5py object and no h5py error ever
 leaves here. Writing makes the whole file in memory and puts it in place with one rename: no partial file is
 ever seen.
+
+Every file starts with a seal, in the block that HDF5 leaves to its users: a magic line and the SHA-256 of all that
+follows. HDF5's own library crashes on some damaged files, taking Python with it; nothing is handed to it unsealed.
 """
 
 from __future__ import annotations
@@ -20,10 +23,15 @@ from numpy.typing import NDArray
 from lava_casc.errors import NetworkFileError
 from lava_casc.files import replacing
 
+#: What every network file starts with, whatever its version; a SHA-256 in hexadecimal and a newline follow.
+SEAL = b"lava_casc network\nsha256 "
+SEAL_SIZE = 512  # the least user block that HDF5 allows
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
 #: ``layer/0/weight`` is a dataset, ``layer/0@name`` an attribute of the group ``layer/0``.
 Content = dict[str, "NDArray | str | int"]
 
-Check = Callable[[Content, list[str]], object]
+Check = Callable[[Content], object]
 
 #: Appended to whatever is wrong with a file that cannot be trusted.
 REMEDY = "Export the network again with lava_casc.write"
@@ -41,8 +49,8 @@ def load(path: str | os.PathLike[str], head: str, check: Check) -> Content:
     head : str
         The group whose attributes tell our files from others.
     check : callable
-        Called with these attributes (none where there is no such group) and the names of all top groups,
-        before anything else is read; raises where the file is not ours, or not of our time.
+        Called with these attributes (none where there is no such group) before anything else is read; raises
+        where the file is not ours, or not of our time.
 
     Returns
     -------
@@ -52,33 +60,27 @@ def load(path: str | os.PathLike[str], head: str, check: Check) -> Content:
     Raises
     ------
     NetworkFileError
-        The file is missing, unreadable, empty, no HDF5, damaged, or not one of ours.
+        The file is missing, unreadable, empty, damaged, or not one of ours.
     """
-    path = Path(path)
     try:
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
+        data = Path(path).read_bytes()
+        check_seal(data)
+        # From memory: HDF5 would want to lock the file, which not every file system of a cluster can.
+        with h5py.File(io.BytesIO(data), "r") as file:
+            return _load(file, len(data), head, check)
+    except NetworkFileError as error:
+        raise NetworkFileError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise NetworkFileError(f"{path}: no such network file. Write one with lava_casc.write.") from error
     except OSError as error:
-        raise NetworkFileError(
-            f"{path}: cannot be read ({error.strerror}). Check the path and its permissions."
-        ) from error
-    if size == 0:
-        raise NetworkFileError(f"{path}: the network file is empty. {REMEDY}.")
-    if not h5py.is_hdf5(path):
-        raise NetworkFileError(f"{path}: not an HDF5 file, hence no network file. {REMEDY}.")
-    try:
-        with h5py.File(path, "r") as file:
-            return _load(file, size, head, check)
-    except NetworkFileError as error:
-        raise NetworkFileError(f"{path}: {error}") from error
-    except Exception as error:  # on damaged bytes the HDF5 library raises anything, its own and Python's
-        raise NetworkFileError(f"{path}: the network file is damaged or cut short. {REMEDY}.") from error
+        reason = error.strerror or "HDF5 does not understand it"
+        raise NetworkFileError(f"{path}: cannot be read ({reason}). Check the path and its permissions.") from error
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:  # what h5py makes of types it does not know
+        raise NetworkFileError(f"{path}: cannot be read ({error}). {REMEDY}.") from error
 
 
 def image(content: Content) -> bytes:
-    """Return `content` as the bytes of an HDF5 file, the same bytes for the same content.
+    """Return `content` as the bytes of a sealed HDF5 file, the same bytes for the same content.
 
     Raises
     ------
@@ -86,7 +88,7 @@ def image(content: Content) -> bytes:
         A text cannot be kept in HDF5 (it holds a NUL, or is no Unicode).
     """
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
+    with h5py.File(buffer, "w", userblock_size=SEAL_SIZE) as file:
         for key, value in content.items():
             where, is_attribute, name = key.partition("@")
             try:
@@ -98,7 +100,7 @@ def image(content: Content) -> bytes:
                 raise NetworkFileError(
                     f"/{key}: {value!r} cannot be written ({error}). Choose another name."
                 ) from error
-    return buffer.getvalue()
+    return seal(buffer.getvalue())
 
 
 def save(path: str | os.PathLike[str], data: bytes) -> None:
@@ -120,21 +122,35 @@ def save(path: str | os.PathLike[str], data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def digest(content: Content) -> str:
-    """Return the SHA-256 of `content`: every path, type, shape and value, whatever their order."""
-    found = hashlib.sha256()
-    for key in sorted(content):
-        value = content[key]
-        if isinstance(value, np.ndarray):
-            found.update(f"{key} {value.dtype.str} {value.shape} ".encode("utf-8", "surrogateescape"))
-            found.update(np.ascontiguousarray(value).tobytes())
-        else:
-            found.update(f"{key} {type(value).__name__} {value!r} ".encode("utf-8", "surrogateescape"))
-    return found.hexdigest()
+def seal(data: bytes) -> bytes:
+    """Return an HDF5 file with the digest of all that follows in its user block of `SEAL_SIZE` bytes."""
+    body = data[SEAL_SIZE:]
+    return _block(body) + body
+
+
+def check_seal(data: bytes) -> None:
+    """See that a file is one of ours, and byte for byte what was once written.
+
+    Raises
+    ------
+    NetworkFileError
+        It is empty, foreign, damaged, cut short or altered.
+    """
+    if not data:
+        raise NetworkFileError(f"the network file is empty. {REMEDY}.")
+    if not data.startswith(SEAL):
+        kind = "an HDF5 file, but no network" if data.startswith(_SIGNATURE) else "no network"
+        raise NetworkFileError(f"is {kind} that lava_casc wrote: it does not start with {SEAL[:17]!r}. {REMEDY}.")
+    if data[:SEAL_SIZE] != _block(data[SEAL_SIZE:]):
+        raise NetworkFileError(f"was damaged, cut short or altered: it does not match its SHA-256. {REMEDY}.")
+
+
+def _block(body: bytes) -> bytes:
+    return (SEAL + hashlib.sha256(body).hexdigest().encode("ascii") + b"\n").ljust(SEAL_SIZE, b"\0")
 
 
 def _load(file: h5py.File, size: int, head: str, check: Check) -> Content:
-    check(_attributes(head, file[head]) if head in file else {}, sorted(file))
+    check(_attributes(head, file[head]) if head in file else {})
     content: Content = {}
     left, seen = size, set()
     pending = [("", file["/"])]
