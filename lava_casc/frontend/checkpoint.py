@@ -7,6 +7,7 @@ example images; the Python class of the model is not needed to load it.
 
 from __future__ import annotations
 
+import operator
 import pickle
 import zipfile
 from dataclasses import asdict, dataclass, field
@@ -45,7 +46,13 @@ class InputSpec:
     scale: float = 1 / 255
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        try:
+            object.__setattr__(self, "shape", tuple(operator.index(n) for n in self.shape))
+            for name in ("low", "high"):
+                object.__setattr__(self, name, operator.index(getattr(self, name)))
+            object.__setattr__(self, "scale", float(self.scale))
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"the input's shape and range must be integers, its scale a number ({error}).") from error
         if len(self.shape) not in (1, 3) or min(self.shape) < 1:
             raise CheckpointError(
                 f"the input shape {self.shape} is neither (C, H, W) nor (N,). Give the shape of one sample."
@@ -76,6 +83,14 @@ class Checkpoint:
     input: InputSpec
     examples: NDArray[np.integer] | None = None
     about: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.graph.input_shape != self.input.shape:
+            raise CheckpointError(
+                f"a model traced for {self.graph.input_shape} does not fit an input of shape {self.input.shape}."
+            )
+        if self.examples is not None:
+            _check_examples(self.examples, self.input)
 
     @property
     def model(self) -> GraphModel:
@@ -109,16 +124,14 @@ def save_model(
     CheckpointError
         The path cannot be written, or the examples do not fit the input.
     """
-    graph = model.graph_with_weights() if isinstance(model, GraphModel) else trace(model, spec.shape)
     kept = None if examples is None else np.asarray(examples)
-    if kept is not None:
-        _check_examples(kept, spec)
+    checkpoint = Checkpoint(trace(model, spec.shape), spec, kept)
     content = {
         "format": FORMAT,
         "version": VERSION,
         "input": asdict(spec),
-        "operations": [asdict(op) for op in graph.operations],
-        "examples": None if kept is None else torch.from_numpy(np.ascontiguousarray(kept)),
+        "operations": [asdict(op) for op in checkpoint.graph.operations],
+        "examples": None if kept is None else torch.tensor(kept if kept.dtype == np.uint8 else kept.astype(np.int64)),
         "about": {str(key): _note(value) for key, value in (about or {}).items()},
     }
     with replacing(path, CheckpointError) as temporary:
@@ -154,10 +167,14 @@ def load_checkpoint(
         raise CheckpointError(
             f"{path}: no such file. Give the path of a checkpoint that `lava-casc train` or lava_casc.save_model wrote."
         )
+    if _is_torchscript(path):
+        raise CheckpointError(
+            f"{path}: a TorchScript program. Save the torch.nn.Module that it was made of with lava_casc.save_model."
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if not zipfile.is_zipfile(path):
+        if not zipfile.is_zipfile(path) and not _is_legacy(path):
             raise _damaged(path, error) from error
         if not allow_pickle:
             raise CheckpointError(
@@ -190,18 +207,28 @@ def _decode(path: Path, content: Any) -> Checkpoint:
         )
     try:
         spec = InputSpec(**content["input"])
-        operations = tuple(Operation(**op) for op in content["operations"])
-        operations = tuple(
-            Operation(op.name, op.kind, op.path, tuple(op.inputs), op.arguments, op.tensors)
-            for op in operations
-        )
-        graph = Graph(operations, spec.shape)
+        graph = Graph(tuple(_operation(**op) for op in content["operations"]), spec.shape)
         with torch.no_grad():
             GraphModel(graph).eval()(torch.zeros(1, *spec.shape))
         examples = None if content["examples"] is None else content["examples"].numpy()
         return Checkpoint(graph, spec, examples, dict(content["about"]))
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+    except Exception as error:  # made-up content makes torch raise almost anything
         raise _damaged(path, error) from error
+
+
+def _operation(
+    name: str, kind: str, path: str, inputs: tuple[str, ...], arguments: dict[str, Any], tensors: dict[str, Any]
+) -> Operation:
+    """Return an operation of a file, if its fields are of the right types."""
+    for text in (name, kind, path, *inputs):
+        if not isinstance(text, str):
+            raise TypeError(f"a name is a string, not {text!r}")
+    for key, value in arguments.items():
+        allowed = str if key == "rounding" else int | float if key == "eps" else int
+        for number in value if isinstance(value, tuple) else (value,):
+            if not isinstance(number, allowed | None):
+                raise TypeError(f"{name}: {key} cannot be {value!r}")
+    return Operation(name, kind, path, tuple(inputs), dict(arguments), dict(tensors))
 
 
 def _load_pickle(path: Path, spec: InputSpec | None) -> Checkpoint:
@@ -218,6 +245,22 @@ def _load_pickle(path: Path, spec: InputSpec | None) -> Checkpoint:
     if spec is None:
         raise CheckpointError(f"{path}: a pickled module does not know its input. Give --input-shape C,H,W.")
     return Checkpoint(trace(model, spec.shape), spec)
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether torch.load would hand the file on to torch.jit.load, which reads programs."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _is_legacy(path: Path) -> bool:
+    """Whether torch wrote the file in its format before zip, which starts with a pickled magic number."""
+    start = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
 
 
 def _damaged(path: Path, error: BaseException) -> CheckpointError:
@@ -241,4 +284,4 @@ def _check_examples(examples: NDArray, spec: InputSpec) -> None:
 def _note(value: Any) -> Any:
     """Return a number, string or bool as the plain type that a checkpoint may hold."""
     value = value.item() if isinstance(value, np.generic) else value
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    return value if type(value) in (str, int, float, bool, type(None)) else str(value)

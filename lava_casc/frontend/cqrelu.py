@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -41,8 +42,8 @@ class CQReLU(nn.Module):
         super().__init__()
         if not isinstance(levels, int) or isinstance(levels, bool) or levels < 1:
             raise ValueError(f"levels must be an int of at least 1, not {levels!r}")
-        if not threshold > 0:
-            raise ValueError(f"threshold must be greater than 0, not {threshold!r}")
+        if not 0 < threshold < math.inf:
+            raise ValueError(f"threshold must be finite and greater than 0, not {threshold!r}")
         if rounding not in PHASES:
             raise ValueError(f"rounding must be 'floor' or 'round', not {rounding!r}")
         self.levels, self.rounding, self.learnable = levels, rounding, learnable
@@ -55,9 +56,9 @@ class CQReLU(nn.Module):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Return the activation of `z`, of the same shape and dtype."""
         threshold = self.threshold.to(z.dtype)
-        steps = torch.floor(z.detach() * (self.levels / threshold.detach()) + PHASES[self.rounding]).clamp(
-            0, self.levels
-        )
+        # The division comes last: it is exact wherever z lies on a step, so that no step is missed by rounding.
+        steps = torch.floor(z.detach() * self.levels / threshold.detach() + PHASES[self.rounding])
+        steps = steps.clamp(0, self.levels)
         value = threshold * (steps / self.levels)
         # The difference is 0 in value and carries the straight-through gradient.
         through = threshold.detach() * (z / threshold).clamp(0, 1)
@@ -123,8 +124,9 @@ def replace_relu(
     if _is_relu(model):
         return make(model)
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if _is_relu(child):
+        # Not named_children(), which names a ReLU that stands in two places only once.
+        for name, child in list(parent._modules.items()):
+            if child is not None and _is_relu(child):
                 setattr(parent, name, make(child))
     if not made:
         raise ValueError("the model holds no ReLU module to replace; make F.relu calls nn.ReLU modules first")

@@ -125,7 +125,7 @@ def received(
 
 def activate(layer: FloatNeurons, z: torch.Tensor) -> torch.Tensor:
     """Return CQReLU of `z`."""
-    steps = torch.floor(z * (layer.levels / layer.threshold) + layer.phase).clamp(0, layer.levels)
+    steps = torch.floor(z * layer.levels / layer.threshold + layer.phase).clamp(0, layer.levels)
     return steps * (layer.threshold / layer.levels)
 
 
@@ -172,11 +172,10 @@ class _Folder:
             raise UnsupportedModelError(
                 f"the model returns shape {output.shape} a sample. It must return a vector of logits."
             )
+        last = self.graph.operations[-1]
+        terms = tuple(self._dense(last, term) for term in output.terms)
         name = self._unique(output.label or "readout")
-        self._add(
-            FloatReadout(name, output.terms, _compress(output.bias), self.graph.operations[-1].name),
-            output.shape,
-        )
+        self._add(FloatReadout(name, terms, _compress(output.bias), last.name), output.shape)
         return FloatNetwork(self.graph.input_shape, tuple(self.layers), self.shapes)
 
     def _fold(self, op: Operation) -> _Affine | _PooledAffine:
@@ -210,7 +209,8 @@ class _Folder:
     def _activation(self, op: Operation) -> _Affine:
         value = self.values[op.inputs[0]]
         pooled = isinstance(value, _PooledAffine)
-        affine = value.affine if isinstance(value, _PooledAffine) else value
+        flat = value.affine if isinstance(value, _PooledAffine) else value
+        affine = self._shaped(op, flat)
         neurons = FloatNeurons(
             self._unique(affine.label or op.path),
             affine.terms,
@@ -224,7 +224,21 @@ class _Folder:
         self._add(neurons, affine.shape)
         if isinstance(value, _PooledAffine):
             return self._max_pool(value.pool, neurons.name)
-        return self._identity(neurons.name)
+        identity = self._identity(neurons.name)
+        return replace(identity, shape=flat.shape, bias=identity.bias.reshape(flat.shape))
+
+    def _shaped(self, op: Operation, value: _Affine) -> _Affine:
+        """Return a value as neurons can receive it: all of its terms of its own shape.
+
+        A flattened image is an image again where every term is one, and otherwise a vector.
+        """
+        images = {t.output_shape(self.shapes[t.source]) for t in value.terms if isinstance(t, Conv)}
+        if len(value.shape) == 3 or not images:
+            return value
+        if len(images) == 1 and all(isinstance(term, Conv) for term in value.terms):
+            (shape,) = images
+            return replace(value, shape=shape, bias=value.bias.reshape(shape))
+        return replace(value, terms=tuple(self._dense(op, term) for term in value.terms))
 
     def _max_pool(self, op: Operation, source: str) -> _Affine:
         kernel = _pair(op.arguments["kernel_size"])
@@ -236,7 +250,12 @@ class _Folder:
             _pair(op.arguments["padding"]),
             _pair(op.arguments["dilation"]),
         )
-        self._add(pool, pool.output_shape(self.shapes[source]))
+        shape = pool.output_shape(self.shapes[source])
+        if bool(max_pool(pool, torch.zeros(1, *self.shapes[source])).isinf().any()):
+            raise UnsupportedModelError(
+                f"{op.path}: a window of the max pool holds nothing but padding. Use less padding."
+            )
+        self._add(pool, shape)
         return self._identity(pool.name)
 
     def _add(self, layer: FloatLayer, shape: Shape) -> None:
@@ -389,11 +408,9 @@ class _Folder:
             return term
         shape = self.shapes[term.source]
         inputs, outputs = int(np.prod(shape)), int(np.prod(term.output_shape(shape)))
-        if inputs * outputs > DENSE_LIMIT:
-            raise UnsupportedModelError(
-                f"{op.path}: {op.kind} follows {term.source} with windows that no convolution can say, and a matrix of "
-                f"{outputs} x {inputs} would be too large. Put a CQReLU between them, or use windows that tile their input."
-            )
+        _check_matrix(op, term.source, outputs, inputs)
+        if outputs < inputs:
+            return self._multiply(torch.eye(outputs, dtype=torch.float64), term)
         basis = torch.eye(inputs, dtype=torch.float64).reshape(inputs, *shape)
         return Dense(term.source, apply(term, basis).flatten(1).T.contiguous().numpy())
 
@@ -402,6 +419,7 @@ class _Folder:
     ) -> Dense:
         """Return `linear`, which takes images of `shape`, after a matrix."""
         columns = torch.as_tensor(inner.weight.copy()).T.reshape(-1, *shape)
+        _check_matrix(op, inner.source, linear(columns[:1]).numel(), len(columns))
         return Dense(inner.source, linear(columns).flatten(1).T.contiguous().numpy())
 
 
@@ -416,6 +434,14 @@ _RULES: dict[str, Callable[[_Folder, Operation, _Affine], _Affine | _PooledAffin
     "MaxPool2d": _Folder._maximum,
     "Flatten": _Folder._flatten,
 }
+
+
+def _check_matrix(op: Operation, source: str, outputs: int, inputs: int) -> None:
+    if inputs * outputs > DENSE_LIMIT:
+        raise UnsupportedModelError(
+            f"{op.path}: {op.kind} follows {source} with windows that no convolution can say, and a matrix of "
+            f"{outputs} x {inputs} would be too large. Put a CQReLU between them, or use windows that tile their input."
+        )
 
 
 def _compose(outer: Conv, inner: Conv, shape: Shape) -> Conv | None:
@@ -503,7 +529,7 @@ def _channels(values: torch.Tensor | None, ndim: int) -> torch.Tensor:
 
 
 def _pair(value: int | tuple[int, ...]) -> Pair:
-    return (value, value) if isinstance(value, int) or value is None else (value[0], value[1])
+    return (value, value) if isinstance(value, int) or value is None else (value[0], value[-1])
 
 
 def _check(network: FloatNetwork, graph: Graph, samples: int) -> None:
@@ -520,9 +546,12 @@ def _check(network: FloatNetwork, graph: Graph, samples: int) -> None:
         if isinstance(layer, MaxPool):
             values[layer.name] = max_pool(layer, values[layer.source])
             continue
-        z, expected = received(network, layer, values), truth[layer.preactivation]
+        shape = (-1, *network.shapes[layer.name])  # a flattened image is an image for its neurons
+        z, expected = received(network, layer, values), truth[layer.preactivation].reshape(shape)
         tolerance = 1e-9 * max(1.0, float(expected.abs().max()))
         if z.shape != expected.shape or float((z - expected).abs().max()) > tolerance:
             raise AssertionError(f"{layer.name}: folding changed the function; this is a bug in lava_casc")
         if isinstance(layer, FloatNeurons):
-            values[layer.name] = truth[layer.activation] if layer.activation else activate(layer, z)
+            values[layer.name] = (
+                truth[layer.activation].reshape(shape) if layer.activation else activate(layer, z)
+            )

@@ -46,6 +46,8 @@ FINEST_THRESHOLD = 1 << 16
 #: Weight bits that a layer on the input gives up before the input gives up one.
 WEIGHT_BITS_BEFORE_INPUT = 2.0
 MOST_INPUT_SHIFT = 4
+#: Far beyond any register, and safe from overflow in int64 when it is added to a worst case.
+GREATEST_BIAS = 2.0**60
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,8 @@ class _Quantizer:
     def _grids(self, values: list[NDArray], channels: int) -> tuple[list[int], NDArray]:
         """Return each synapse's exponent, and the finest grid of each channel at which all mantissas fit.
 
+        A channel without weights has no such grid: 0.
+
         The exponent of a branch is how many times greater than the smallest branch its median channel is.
         """
         peaks = np.array([np.abs(v).reshape(channels, -1).max(1) for v in values])
@@ -204,10 +208,7 @@ class _Quantizer:
             else 0
             for m in medians
         ]
-        finest = (peaks / 2.0 ** np.array(exponents)[:, None]).max(0) / self.greatest
-        # A channel without weights has no grid of its own.
-        finest[finest == 0] = np.median(finest[finest > 0]) if (finest > 0).any() else 1.0
-        return exponents, finest
+        return exponents, (peaks / 2.0 ** np.array(exponents)[:, None]).max(0) / self.greatest
 
     def _neurons(
         self, layer: FloatNeurons, shape: Shape, values: list[NDArray], exponents: list[int], finest: NDArray
@@ -216,6 +217,8 @@ class _Quantizer:
         while (step < finest).any():
             # A single unit moves this neuron by more than a mantissa's worth of thresholds: shift the mantissas.
             exponents, finest = [e + 1 for e in exponents], finest / 2
+        weighted = finest > 0
+        finest = np.maximum(finest, step / FINEST_THRESHOLD)
         threshold = wanted = np.floor(np.minimum(step / finest, FINEST_THRESHOLD)).astype(np.int64)
         while True:
             grid = step / threshold
@@ -235,16 +238,20 @@ class _Quantizer:
             threshold = np.where(excess > 1, smaller, threshold)
             if not self.per_channel:
                 threshold = np.full_like(threshold, threshold.min())
-            coarse = wanted / np.maximum(threshold, 1e-9) * (threshold < FINE_THRESHOLD)
-            self._refuse_if_coarse(layer.name, coarse, self._range(quantized, shape))
+            # A bias alone needs no bits of weight, but a threshold it does need.
+            matters = np.where(weighted, threshold < FINE_THRESHOLD, threshold < 1)
+            self._refuse_if_coarse(
+                layer.name, wanted / np.maximum(threshold, 1e-9) * matters, self._range(quantized, shape)
+            )
         self.scales[layer.name] = np.full(shape[0], step)
         self.sources[layer.name] = Source(shape, 0, layer.levels)
-        return quantized, float(np.log2(wanted / threshold).max())
+        return quantized, float(np.log2(wanted / threshold)[weighted].max(initial=0))
 
     def _readout(
         self, layer: FloatReadout, shape: Shape, values: list[NDArray], exponents: list[int], finest: NDArray
     ) -> tuple[Readout, float]:
-        wanted = grid = float(finest.max())
+        # Logits without weights are their biases, on a grid of 16 bits.
+        wanted = grid = float(finest.max()) or float(np.abs(layer.bias).max()) / FINEST_THRESHOLD or 1.0
         while True:
             scale = np.full(shape[0], grid)
             quantized = Readout(
@@ -278,7 +285,8 @@ class _Quantizer:
         return worst.reshape(shape[0], -1).max(1)
 
     def _refuse_if_coarse(self, name: str, coarser: NDArray, found: LayerRange) -> None:
-        if self.weight_bits - np.log2(max(1.0, coarser.max())) < LEAST_WEIGHT_BITS:
+        lost = np.log2(max(1.0, coarser.max()))
+        if lost > 0 and self.weight_bits - lost < LEAST_WEIGHT_BITS:
             value = max(
                 int(np.abs(bound).max())
                 for interval in (found.potential, found.current)
@@ -328,7 +336,17 @@ def weights_in_units(synapse: Synapse, scale: NDArray[np.float64], shape: Shape)
 
 
 def _bias(layer: FloatNeurons | FloatReadout, grid: NDArray, shape: Shape) -> NDArray[np.int64]:
-    return np.rint(layer.bias / (grid if layer.bias.ndim == 1 else per_neuron(grid, shape))).astype(np.int64)
+    bias = np.rint(layer.bias / (grid if layer.bias.ndim == 1 else per_neuron(grid, shape)))
+    if np.abs(bias).max(initial=0) >= GREATEST_BIAS:
+        raise exceeds(
+            layer.name,
+            "a bias in units of its weights",
+            f"{np.abs(bias).max():g}",
+            "what integers here can hold",
+            f"{GREATEST_BIAS:g}",
+            "Check its batch norm's variances",
+        )
+    return bias.astype(np.int64)
 
 
 def _per_row(grid: NDArray, value: NDArray) -> NDArray:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
@@ -61,10 +62,28 @@ class Graph:
         The first one has kind ``input``.
     input_shape : tuple of int
         Without the batch.
+
+    Raises
+    ------
+    ValueError
+        An operation is of an unknown kind, stands twice, or does not read what comes before it.
     """
 
     operations: tuple[Operation, ...]
     input_shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        known: set[str] = set()
+        for op in self.operations:
+            if op.kind not in ("input", "add", *_BY_NAME):
+                raise ValueError(f"{op.name}: an operation of unknown kind {op.kind!r}")
+            if op.name in known or (op.kind == "input") != (not known):
+                raise ValueError(f"{op.name}: the name stands twice, or the input does not stand first and alone")
+            if len(op.inputs) != {"input": 0, "add": 2}.get(op.kind, 1) or not known.issuperset(op.inputs):
+                raise ValueError(f"{op.name}: cannot read {', '.join(map(str, op.inputs)) or 'nothing'}")
+            known.add(op.name)
+        if not known:
+            raise ValueError("a graph without operations")
 
 
 #: Every module that can be traced, and the constructor arguments that say all about it.
@@ -107,11 +126,23 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
     ------
     UnsupportedModelError
         Names the module path and the operation that is not supported, or what keeps torch.fx from following the data.
+        Also where the graph does not compute what the model does: hooks and in-place tricks are invisible to torch.fx.
     """
+    shape = tuple(int(n) for n in input_shape)
+    if len(shape) not in (1, 3):
+        raise UnsupportedModelError(f"the input shape {shape} is neither (C, H, W) nor (N,).")
+    if isinstance(model, GraphModel):
+        if shape != model.graph.input_shape:
+            raise UnsupportedModelError(
+                f"the input shape {shape} is not {model.graph.input_shape}, for which the model was traced."
+            )
+        return model.graph_with_weights()
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        return _Translator(model, tuple(int(n) for n in input_shape)).graph()
+        graph = _Translator(model, shape).graph()
+        _compare(model, graph)
+        return graph
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -199,11 +230,19 @@ class _Translator:
             node = stack.pop()
             if node not in wanted:
                 wanted.add(node)
-                stack += [a for a in self._tensor_inputs(node)]
+                stack += self._tensor_inputs(node)
         return [node for node in self.nodes.nodes if node in wanted]
 
     def _tensor_inputs(self, node: fx.Node) -> list[fx.Node]:
-        return [a for a in node.all_input_nodes if a in self.shapes]
+        """Return the tensors among a node's arguments, in order; twice what is given twice."""
+        found: list[fx.Node] = []
+
+        def keep(n: fx.Node) -> fx.Node:
+            found.append(n)
+            return n
+
+        fx.node.map_arg((node.args, node.kwargs), keep)
+        return [n for n in found if n in self.shapes]
 
     def _propagate(self, root: nn.Module) -> dict[fx.Node, tuple[int, ...]]:
         """Run the model once on zeros, to know which nodes are tensors and of which shape (without the batch of 2)."""
@@ -214,10 +253,11 @@ class _Translator:
                 value = super().run_node(n)
                 if isinstance(value, torch.Tensor):
                     shapes[n] = tuple(value.shape[1:])
+                elif isinstance(value, tuple | list) and not isinstance(value, torch.Size):
+                    shapes[n] = ()  # several tensors, which only an operation that is not supported returns
                 return value
 
-        parameter = next(root.parameters(), torch.zeros(()))
-        zeros = torch.zeros((2, *self.input_shape), dtype=parameter.dtype, device=parameter.device)
+        zeros = torch.zeros((2, *self.input_shape), **_kind_of_tensor(root))
         try:
             with torch.no_grad():
                 Shapes(fx.GraphModule(root, self.nodes)).run(zeros)
@@ -253,11 +293,21 @@ class _Translator:
         arguments = {name: _plain(getattr(module, name)) for name in KINDS[kind]}
         if isinstance(module, nn.Flatten):
             self._check_flatten(node, path)
+        if isinstance(module, Normalize) and self.shapes[node] != self.shapes[self._tensor_inputs(node)[0]]:
+            raise UnsupportedModelError(
+                f"{path}: Normalize of {max(module.mean.numel(), module.std.numel())} channels on an input of shape "
+                f"{self.input_shape}. Give one mean and std a channel."
+            )
         tensors = {
             name: t.detach().clone().cpu()
             for name, t in module.state_dict().items()
             if name != "num_batches_tracked"
         }
+        if set(tensors) - {"bias"} != _tensor_names(kind, arguments) - {"bias"}:
+            raise UnsupportedModelError(
+                f"{path}: {kind.__name__} computes its weights from {', '.join(sorted(tensors))}. "
+                "Make weight norm or pruning permanent (remove_weight_norm, prune.remove)."
+            )
         for name, tensor in tensors.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise UnsupportedModelError(
@@ -267,7 +317,12 @@ class _Translator:
 
     def _translate_call(self, node: fx.Node, target: Any, path: str) -> None:
         inputs = self._tensor_inputs(node)
-        if target in (*_ADD, "add", "add_") and len(inputs) == 2 and not node.kwargs:
+        name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+        if target in (*_ADD, "add", "add_"):
+            if len(inputs) != 2 or len(node.args) + len(node.kwargs) != 2:
+                raise UnsupportedModelError(
+                    f"{path}: {name}() of anything but two tensors is not supported: no constant, no alpha."
+                )
             if self.shapes[inputs[0]] != self.shapes[inputs[1]]:
                 raise UnsupportedModelError(
                     f"{path}: an addition of shapes {self.shapes[inputs[0]]} and {self.shapes[inputs[1]]}. Make them equal."
@@ -277,33 +332,44 @@ class _Translator:
             self._check_flatten(node, path)
             self._append(node, "Flatten", path)
         elif target in (F.dropout, F.dropout2d):
+            if _argument(node, 2, "training", True) is not False:
+                raise UnsupportedModelError(
+                    f"{path}: {name}() drops in evaluation, too. Pass training=self.training, or use nn.Dropout."
+                )
             self.alias[node] = self.alias[inputs[0]]
-        elif (
-            target in _MEAN
-            and len(self.shapes[inputs[0]]) == 3
-            and self.shapes[node] in ((self.shapes[inputs[0]][0],), (self.shapes[inputs[0]][0], 1, 1))
-        ):
+        elif target in _MEAN and self._is_spatial_mean(node):
             self._append(node, "AdaptiveAvgPool2d", path, {"output_size": (1, 1)})
             if len(self.shapes[node]) == 1:
                 pooled = self.operations[-1].name
-                self.operations.append(Operation(f"{pooled}.flatten", "Flatten", path, (pooled,)))
-                self.alias[node] = f"{pooled}.flatten"
+                flat = self._unique(f"{pooled}.flatten")
+                self.operations.append(Operation(flat, "Flatten", path, (pooled,)))
+                self.alias[node] = flat
         elif target in _POOLS:
             kind, names = _POOLS[target]
             given = {
                 **dict(zip(names, node.args[1:], strict=False)),
                 **{k: v for k, v in node.kwargs.items() if k != "input"},
             }
+            if len(node.all_input_nodes) > 1:
+                raise UnsupportedModelError(
+                    f"{path}: {name}() with windows computed from a tensor's size. Give them in numbers."
+                )
             module = kind(**given)
             _check_module(module, path)
             self._append(
                 node, kind.__name__, path, {name: _plain(getattr(module, name)) for name in KINDS[kind]}
             )
         else:
-            name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
             raise UnsupportedModelError(
                 f"{path}: {name}() is not supported{_hint(name)}. Supported are {SUPPORTED}."
             )
+
+    def _is_spatial_mean(self, node: fx.Node) -> bool:
+        """Whether a mean goes over height and width, all of both and nothing else."""
+        dims = _argument(node, 1, "dim", None)
+        if len(self.shapes[self._tensor_inputs(node)[0]]) != 3 or not isinstance(dims, tuple | list):
+            return False
+        return sorted(d % 4 if isinstance(d, int) else -1 for d in dims) == [2, 3]
 
     def _check_flatten(self, node: fx.Node, path: str) -> None:
         before = self.shapes[self._tensor_inputs(node)[0]]
@@ -316,18 +382,16 @@ class _Translator:
         self, node: fx.Node, kind: str, path: str, arguments: dict | None = None, tensors: dict | None = None
     ) -> None:
         # The path makes the better name; a module that is called twice keeps torch.fx's unique one.
-        name = (
-            path if node.op == "call_module" and all(op.name != path for op in self.operations) else node.name
-        )
-        inputs = (
-            tuple(
-                self.alias[a] for a in (a for a in node.args if isinstance(a, fx.Node) and a in self.shapes)
-            )
-            if node.op != "placeholder"
-            else ()
-        )
+        name = path if node.op == "call_module" else node.name
+        if any(op.name == name for op in self.operations):
+            name = self._unique(node.name)
+        inputs = () if kind == "input" else tuple(self.alias[a] for a in self._tensor_inputs(node))
         self.operations.append(Operation(name, kind, path, inputs, arguments or {}, tensors or {}))
         self.alias[node] = name
+
+    def _unique(self, name: str) -> str:
+        taken = {op.name for op in self.operations}
+        return next(c for c in (name, *(f"{name}_{i}" for i in range(1, len(taken) + 2))) if c not in taken)
 
 
 _CHECKS: dict[type[nn.Module], Callable[[Any], str | None]] = {
@@ -364,23 +428,96 @@ def _check_module(module: nn.Module, path: str) -> None:
 
 
 def _module(op: Operation) -> nn.Module:
-    """Return the torch module of an operation."""
+    """Return the torch module of an operation, with tensors of its own in the dtype of the operation's.
+
+    Raises
+    ------
+    ValueError, TypeError, RuntimeError
+        The arguments or tensors are not those of such a module.
+    """
     kind, arguments = _BY_NAME[op.kind], dict(op.arguments)
+    if set(arguments) != set(KINDS[kind]):
+        raise ValueError(f"{op.name}: {op.kind} takes {', '.join(KINDS[kind])}, not {', '.join(arguments)}")
+    if set(op.tensors) - {"bias"} != _tensor_names(kind, arguments) - {"bias"}:
+        raise ValueError(f"{op.name}: {op.kind} does not hold {', '.join(op.tensors) or 'no tensors'}")
     if kind in (nn.Conv2d, nn.Linear):
         arguments["bias"] = "bias" in op.tensors
     elif kind is CQReLU:
         arguments["threshold"] = float(op.tensors["threshold"])
     elif kind is Normalize:
         arguments = {name: op.tensors[name].tolist() for name in ("mean", "std")}
-    module = kind(**arguments)
-    module.load_state_dict(op.tensors, strict=False)
+    if kind in (nn.Conv2d, nn.Linear):
+        # On no device nothing is allocated or drawn at random, whatever sizes a damaged file may name.
+        with torch.device("meta"):
+            module = kind(**arguments)
+    else:
+        module = kind(**arguments)
+    # num_batches_tracked alone is missing: no graph has it.
+    missing, unexpected = module.load_state_dict(
+        {name: tensor.clone() for name, tensor in op.tensors.items()}, strict=False, assign=True
+    )
+    if unexpected or set(missing) - {"num_batches_tracked"}:
+        raise ValueError(f"{op.name}: {op.kind} lacks {', '.join(missing)} or has no {', '.join(unexpected)}")
+    _check_module(module, op.path)
     return module
 
 
+def _tensor_names(kind: type[nn.Module], arguments: dict[str, Any]) -> set[str]:
+    """Return the names of the tensors that make a module of `kind`; the bias of a Conv2d or Linear is optional."""
+    if kind in (nn.Conv2d, nn.Linear):
+        return {"weight", "bias"}
+    if kind in (nn.BatchNorm1d, nn.BatchNorm2d):
+        statistics = {"running_mean", "running_var"}
+        return statistics | {"weight", "bias"} if arguments["affine"] else statistics
+    if kind is Normalize:
+        return {"mean", "std"}
+    return {"threshold"} if kind is CQReLU else set()
+
+
+def _compare(model: nn.Module, graph: Graph) -> None:
+    """Refuse a graph that does not compute what `model` does, on images of [-1, 1] and of [-255, 255].
+
+    Both run the same operations, so that they agree to the last bits but where a tie falls to another level (a mean is
+    summed in another order). A graph that misses something agrees on no image.
+    """
+    tensor = _kind_of_tensor(model)
+    mine = GraphModel(graph).to(tensor["device"]).eval()
+    generator = torch.Generator().manual_seed(0)
+    for size in (1, 255):
+        x = (torch.rand((4, *graph.input_shape), generator=generator) * 2 - 1) * size
+        with torch.no_grad():
+            try:
+                theirs, ours = model(x.to(**tensor)), mine(x.to(**tensor))
+            except Exception as error:
+                raise UnsupportedModelError(
+                    f"the model does not run on a batch of 4 ({_first_line(error)}). Keep the batch size out of forward()."
+                ) from error
+        difference = (theirs - ours).abs().flatten(1).amax(1)
+        if not bool((difference <= 1e-3 * theirs.abs().flatten(1).amax(1) + 1e-9).any()):
+            raise UnsupportedModelError(
+                "the model does something that torch.fx cannot see: its output differs from the traced graph's by "
+                f"{float(difference.min()):g}. Keep hooks and in-place operations on tensors that are used again out of it."
+            )
+
+
+def _kind_of_tensor(model: nn.Module) -> dict[str, Any]:
+    """Return the dtype and the device that a model computes in."""
+    first = next(model.parameters(), None)
+    first = next(model.buffers(), torch.zeros(())) if first is None else first
+    return {"dtype": first.dtype if first.is_floating_point() else torch.float32, "device": first.device}
+
+
+def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
 def _plain(value: Any) -> Any:
+    """Return an argument as Python's own types, which a checkpoint may hold."""
+    if isinstance(value, list | tuple):
+        return tuple(_plain(v) for v in value)
     if value == "valid":  # torch's word for no padding
         return (0, 0)
-    return tuple(value) if isinstance(value, list | tuple) else value
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _path(node: fx.Node) -> str:
