@@ -228,19 +228,22 @@ class _Folder:
         return replace(identity, shape=flat.shape, bias=identity.bias.reshape(flat.shape))
 
     def _shaped(self, op: Operation, value: _Affine) -> _Affine:
-        """Return a value as neurons can receive it: all of its terms of its own shape.
+        """Return a value in the shape in which neurons receive it.
 
-        A flattened image is an image again where every term is one, and otherwise a vector.
+        Where all of its terms are convolutions that is an image, even of a flattened value, and otherwise a vector.
         """
         images = {t.output_shape(self.shapes[t.source]) for t in value.terms if isinstance(t, Conv)}
-        if len(value.shape) == 3 or not images:
-            return value
         if len(images) == 1 and all(isinstance(term, Conv) for term in value.terms):
             (shape,) = images
             return replace(value, shape=shape, bias=value.bias.reshape(shape))
-        return replace(value, terms=tuple(self._dense(op, term) for term in value.terms))
+        terms = tuple(self._dense(op, term) for term in value.terms)
+        return replace(value, shape=(value.bias.numel(),), terms=terms, bias=value.bias.flatten())
 
     def _max_pool(self, op: Operation, source: str) -> _Affine:
+        if len(self.shapes[source]) != 3:
+            raise UnsupportedModelError(
+                f"{op.path}: a max pool of {source}, whose windows only a matrix can say. Use windows that tile their input."
+            )
         kernel = _pair(op.arguments["kernel_size"])
         pool = MaxPool(
             self._unique(op.path),

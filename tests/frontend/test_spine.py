@@ -1,0 +1,115 @@
+"""The spine on random models: float model == fold == (quantize) integer network == spikes at silence, and dyadic exactness."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from random_models import dyadic_model, random_model
+
+from lava_casc.frontend import GraphModel, InputSpec, fold, quantize, trace
+from lava_casc.frontend.fold import FloatNeurons, FloatReadout, activate, received
+from lava_casc.hardware import read_hardware
+from lava_casc.linear import max_pool
+from lava_casc.network import MaxPool
+from lava_casc.reference import forward, simulate
+
+FEW, MANY = 60, 320
+
+
+def layer_by_layer(model, shape, x):
+    """Compare every layer's sum with the graph's value, each from the graph's own activations; return the network."""
+    graph = trace(model, shape)
+    network = fold(graph, check=0)
+    with torch.no_grad():
+        truth = GraphModel(graph).double().eval().values(x)
+    values = {"input": x}
+    for layer in network.layers:
+        if isinstance(layer, MaxPool):
+            values[layer.name] = max_pool(layer, values[layer.source])
+            continue
+        z = received(network, layer, values)
+        wanted = truth[layer.preactivation].reshape(z.shape)
+        torch.testing.assert_close(z, wanted, rtol=1e-9, atol=1e-9)
+        if isinstance(layer, FloatNeurons):
+            values[layer.name] = activate(layer, z)
+            if layer.activation:  # at a tie, the last bit of a sum decides a whole level: go on from the graph's
+                values[layer.name] = truth[layer.activation].reshape(z.shape)
+    assert isinstance(network.layers[-1], FloatReadout)
+    return network
+
+
+def check_model(seed):
+    rng = np.random.default_rng(seed)
+    model, shape = random_model(rng)
+    low, high = [(0, 255), (-128, 127), (0, 1)][rng.integers(3)]
+    spec = InputSpec(shape, low, high, 1 / max(high, 1))
+    images = rng.integers(low, high + 1, (3, *shape))
+    x = torch.as_tensor(images, dtype=torch.float64) * spec.scale
+    network = layer_by_layer(model, shape, x)
+    integers, report = quantize(
+        network, spec, read_hardware(), weight_bits=int(rng.integers(4, 9)), per_channel=bool(rng.integers(2))
+    )
+    assert [layer.name for layer in report.layers] == [n.name for n in integers if hasattr(n, "synapses")]
+    truth = forward(integers, images)
+    for mode in ("unary", "graded"):
+        record = simulate(integers, images, integers.schedule(mode))
+        assert record.all_certified
+        assert np.array_equal(record.logits, truth.logits)
+        assert truth.counts.keys() == record.counts.keys()
+        assert all(np.array_equal(record.counts[name], counts) for name, counts in truth.counts.items())
+
+
+@pytest.mark.parametrize("seed", range(FEW))
+def test_random_model(seed):
+    check_model(seed)
+
+
+@pytest.mark.slow()
+@pytest.mark.parametrize("seed", range(FEW, MANY))
+def test_many_random_models(seed):
+    check_model(seed)
+
+
+def dyadic(seed, levels=8):
+    """Return a dyadic model's folded network, its integer network, images, and the float values of every layer."""
+    rng = np.random.default_rng(1000 + seed)
+    model, shape = dyadic_model(rng, levels)
+    images = rng.integers(0, 256, (64, *shape))
+    graph = trace(model, shape)
+    network = fold(graph)
+    integers, report = quantize(network, InputSpec(shape, 0, 255, 1.0), read_hardware())
+    assert all(layer.weight_error == 0 and layer.bits_given_up == 0 for layer in report.layers)
+    with torch.no_grad():
+        truth = GraphModel(graph).eval().values(torch.as_tensor(images, dtype=torch.float64))
+    return network, integers, images, truth
+
+
+def wrong_values(network, integers, images, truth):
+    """Count the neurons and logits whose integers are not exactly the float model's levels."""
+    found = forward(integers, images)
+    wrong = int((found.logits * integers.readout.scale != truth[network.layers[-1].preactivation].numpy()).sum())
+    for layer in network.layers:
+        if isinstance(layer, FloatNeurons):
+            level = truth[layer.activation].numpy() * layer.levels / layer.threshold
+            wrong += int((level.reshape(found.counts[layer.name].shape) != found.counts[layer.name]).sum())
+    return wrong
+
+
+@pytest.mark.parametrize("levels", [1, 2, 8, 16])
+@pytest.mark.parametrize("seed", range(3))
+def test_dyadic_model_is_exact_on_every_neuron(seed, levels):
+    network, integers, images, truth = dyadic(seed, levels)
+    assert wrong_values(network, integers, images, truth) == 0
+    counts = forward(integers, images).counts
+    assert set(np.concatenate([c.ravel() for c in counts.values()])) == set(range(levels + 1))  # it is not dead
+
+
+@pytest.mark.parametrize("field", ["threshold", "bias", "initial"])
+def test_the_comparison_sees_one_unit(field):
+    """Sabotage: one unit of one layer must turn the dyadic test red."""
+    network, integers, images, truth = dyadic(0)
+    layers = list(integers)
+    layers[1] = dataclasses.replace(layers[1], **{field: getattr(layers[1], field) + 1})
+    changed = dataclasses.replace(integers, layers=tuple(layers))
+    assert wrong_values(network, changed, images, truth) > 0

@@ -1,0 +1,169 @@
+"""Random torch models with CQReLU: branches, pools, groups, batch norm with random statistics; and dyadic ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from lava_casc.frontend import CQReLU, Normalize
+
+
+class Residual(nn.Module):
+    """act(main(x) + skip(x)), the skip an identity or a convolution."""
+
+    def __init__(self, main: nn.Module, skip: nn.Module, act: nn.Module):
+        super().__init__()
+        # Declared against the flow of data.
+        self.act, self.skip, self.main = act, skip, main
+
+    def forward(self, x):
+        return self.act(self.main(x) + self.skip(x))
+
+
+def random_model(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, ...]]:
+    """Return a random model in evaluation and its input shape, H != W != C."""
+    while True:
+        torch.manual_seed(int(rng.integers(1 << 30)))
+        model, shape = _build(rng)
+        _randomize(rng, model)
+        try:
+            with torch.no_grad():
+                model.eval()(torch.zeros(1, *shape))
+        except RuntimeError:  # an image has become too small for a window
+            continue
+        return model.eval(), shape
+
+
+def dyadic_model(rng: np.random.Generator, levels: int = 8) -> tuple[nn.Module, tuple[int, ...]]:
+    """Return a model on integers whose quantization is exact: weights w * 2**-k, max |w| = 127, thresholds dyadic."""
+    shape = (2, 5, 7)
+    conv = nn.Conv2d(2, 4, 3, (2, 1), (1, 0), groups=int(rng.choice([1, 2])))
+    second = nn.Conv2d(4, 4, 3, padding=1, groups=int(rng.choice([1, 4])))
+    acts = [CQReLU(levels, 1.0, str(rng.choice(["floor", "round"]))) for _ in range(3)]
+    body = nn.Sequential(second, acts[1])
+    model = nn.Sequential(conv, acts[0], body, nn.MaxPool2d(2, 1), nn.Flatten())
+    with torch.no_grad():
+        width = model(torch.zeros(1, *shape)).shape[1]
+    model.append(nn.Linear(width, 5)).append(acts[2]).append(nn.Linear(5, 3))
+    unit = 1.0  # the real value of one unit of the source
+    for layer in (conv, second, model[5], model[7]):
+        weight = rng.integers(-127, 128, layer.weight.shape).astype(np.float64)
+        weight.reshape(len(weight), -1)[:, 0] = 127
+        # step / grid = 2**shift is the integer threshold: near the sum's spread, so that all levels occur.
+        spread = 73 * (147 if unit == 1.0 else levels / 2) * np.sqrt(weight[0].size)
+        shift = int(np.clip(np.log2(2 * spread / levels), 1, 16))
+        grid = (1.0 / levels) * 2.0**-shift
+        bias = rng.integers(-200, 200, len(weight)) * grid
+        layer.weight = nn.Parameter(torch.tensor(weight * grid / unit))
+        layer.bias = nn.Parameter(torch.tensor(bias))
+        unit = 1.0 / levels
+    return model.double().eval(), shape
+
+
+def _build(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, ...]]:
+    if rng.random() < 0.15:
+        return _mlp(rng)
+    height, width = (int(n) for n in rng.choice(np.arange(5, 10), 2, replace=False))
+    channels = int(rng.choice([1, 2, 3, 4]))
+    shape = (channels, height, width)
+    layers: list[nn.Module] = []
+    if rng.random() < 0.4:
+        layers.append(Normalize(rng.uniform(0.1, 0.9, channels).tolist(), rng.uniform(0.2, 2, channels).tolist()))
+    if rng.random() < 0.2:
+        layers.append(nn.BatchNorm2d(channels))
+    for _ in range(int(rng.integers(1, 4))):
+        kind = rng.choice(["plain", "pooled", "residual", "three"], p=[0.4, 0.3, 0.2, 0.1])
+        if kind == "plain" or not layers:
+            conv, channels = _conv(rng, channels)
+            layers += [conv, *_norm(rng, channels), _act(rng)]
+        elif kind == "pooled":
+            conv, channels = _conv(rng, channels)
+            layers += [conv, *_norm(rng, channels), *_pool_and_act(rng)]
+        elif kind == "residual":
+            skip: nn.Module = nn.Identity() if rng.random() < 0.5 else nn.Conv2d(channels, channels, 1)
+            layers.append(Residual(_same(rng, channels), skip, _act(rng)))
+        else:
+            inner = Residual(_same(rng, channels), nn.Identity(), nn.Identity())
+            layers.append(Residual(inner, nn.BatchNorm2d(channels), _act(rng)))
+    layers += _head(rng, channels)
+    body = nn.Sequential(*layers)
+    with torch.no_grad():
+        try:
+            width = body.eval()(torch.zeros(1, *shape)).shape[1]
+        except RuntimeError:
+            return _build(rng)
+    hidden = int(rng.integers(2, 7))
+    tail = [nn.Linear(width, hidden), *([nn.BatchNorm1d(hidden)] if rng.random() < 0.5 else []), _act(rng)]
+    if rng.random() < 0.5:
+        tail, hidden = [], width
+    return nn.Sequential(*body, nn.Dropout(), *tail, nn.Linear(hidden, 3)), shape
+
+
+def _mlp(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, ...]]:
+    sizes = [int(n) for n in rng.integers(2, 12, int(rng.integers(2, 5)))]
+    layers: list[nn.Module] = []
+    for before, after in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(before, after, bias=bool(rng.random() < 0.7))]
+        layers += [nn.BatchNorm1d(after)] if rng.random() < 0.4 else []
+        layers += [_act(rng)]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], 3)), (sizes[0],)
+
+
+def _conv(rng: np.random.Generator, channels: int) -> tuple[nn.Conv2d, int]:
+    groups = int(rng.choice([g for g in (1, 2, 3, 4) if channels % g == 0]))
+    out = groups * int(rng.integers(1, 4))
+    kernel, stride, padding, dilation = (
+        (int(a), int(b)) for a, b in (rng.integers(1, 4, 2), rng.integers(1, 3, 2), rng.integers(0, 3, 2), (1, 2))
+    )
+    dilation = dilation if rng.random() < 0.3 else (1, 1)
+    bias = bool(rng.random() < 0.6)
+    return nn.Conv2d(channels, out, kernel, stride, padding, dilation, groups, bias), out
+
+
+def _same(rng: np.random.Generator, channels: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, (3, 1), padding=(1, 0), bias=False),
+        nn.BatchNorm2d(channels),
+        _act(rng),
+        nn.Conv2d(channels, channels, (1, 3), padding=(0, 1)),
+    )
+
+
+def _norm(rng: np.random.Generator, channels: int) -> list[nn.Module]:
+    return [nn.BatchNorm2d(channels, affine=bool(rng.random() < 0.7))] if rng.random() < 0.6 else []
+
+
+def _pool_and_act(rng: np.random.Generator) -> list[nn.Module]:
+    average = nn.AvgPool2d((2, 3), (int(rng.integers(1, 3)), 2), (1, 0), count_include_pad=bool(rng.random() < 0.5))
+    maximum = nn.MaxPool2d((2, 3), (int(rng.integers(1, 3)), 2), (0, 1))
+    pool = average if rng.random() < 0.5 else maximum
+    return [pool, _act(rng)] if rng.random() < 0.5 else [_act(rng), pool]
+
+
+def _head(rng: np.random.Generator, channels: int) -> list[nn.Module]:
+    kind = rng.integers(4)
+    if kind == 0:
+        return [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    if kind == 1:
+        return [nn.AdaptiveAvgPool2d((2, 1)), nn.Flatten()]
+    if kind == 2:
+        return [nn.Flatten(), _act(rng)]
+    return [nn.Flatten()]
+
+
+def _act(rng: np.random.Generator) -> CQReLU:
+    rounding = str(rng.choice(["floor", "round"]))
+    return CQReLU(int(rng.choice([1, 2, 4, 8])), float(rng.uniform(0.3, 2)), rounding, bool(rng.random() < 0.3))
+
+
+def _randomize(rng: np.random.Generator, model: nn.Module) -> None:
+    """Give every batch norm statistics of its own, negative and tiny factors among them."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            n = module.num_features
+            module.running_mean = torch.tensor(rng.normal(0, 0.3, n), dtype=torch.float32)
+            module.running_var = torch.tensor(rng.uniform(0.1, 2, n), dtype=torch.float32)
+            if module.affine:
+                module.weight.data = torch.tensor(rng.normal(0.5, 0.7, n), dtype=torch.float32)
+                module.bias.data = torch.tensor(rng.normal(0, 0.3, n), dtype=torch.float32)
