@@ -110,6 +110,6 @@ def test_the_comparison_sees_one_unit(field):
     """Sabotage: one unit of one layer must turn the dyadic test red."""
     network, integers, images, truth = dyadic(0)
     layers = list(integers)
-    layers[1] = dataclasses.replace(layers[1], **{field: getattr(layers[1], field) + 1})
+    layers[2] = dataclasses.replace(layers[2], **{field: getattr(layers[2], field) + 1})
     changed = dataclasses.replace(integers, layers=tuple(layers))
     assert wrong_values(network, changed, images, truth) > 0
