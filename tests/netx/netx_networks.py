@@ -71,6 +71,31 @@ def residual(seed=0):
     return IntegerNetwork(layers)
 
 
+def small(seed=1):
+    """Return a sequential network for a golden file: each layer costs kilobytes of HDF5, whatever its size."""
+    rng = np.random.default_rng(seed)
+    conv = Conv("image", weights(rng, 4, 1, 3, 2), (2, 1), (1, 2), (1, 2), groups=2)
+    layers = (
+        Input("image", (2, 9, 6), -3, 16, 0.25, 1),
+        neurons("conv", conv, 4, rng, bias=rng.integers(-99, 99, (4, 5, 8))),
+        Readout("logits", (Dense("conv", weights(rng, 3, 160)),), rng.integers(-99, 99, 3), 0.125),
+    )
+    return IntegerNetwork(layers)
+
+
+def small_graph(seed=1):
+    """Return a network with a pool, a branch and an exponent for a golden file."""
+    rng = np.random.default_rng(seed)
+    pooled, direct = weights(rng, 3, 8), weights(rng, 3, 48)
+    layers = (
+        Input("image", (1, 5, 4), 0, 9),
+        neurons("stem", Conv("image", weights(rng, 2, 1, 2, 1), padding=(0, 1)), 2, rng, levels=8),
+        MaxPool("pool", "stem", (2, 3), (2, 2)),
+        Readout("logits", (Dense("pool", pooled), Dense("stem", direct, 1)), rng.integers(-9, 9, 3), 0.5),
+    )
+    return IntegerNetwork(layers)
+
+
 def images(network, n, seed=1):
     """Return sparse images within the input's range, its ends among them."""
     rng = np.random.default_rng(seed)
