@@ -177,9 +177,7 @@ def _neurons(layer: Neurons, network: IntegerNetwork, schedule: WakeSleepSchedul
 
 def _pool(layer: MaxPool, network: IntegerNetwork, schedule: WakeSleepSchedule) -> CIFMaxPool:
     pairs = {name: lava_pair(getattr(layer, name)) for name in ("kernel", "stride", "padding", "dilation")}
-    return CIFMaxPool(
-        shape=lava_shape(network.shapes[layer.source]), period=schedule.period, name=layer.name, **pairs
-    )
+    return CIFMaxPool(shape=lava_shape(network.shapes[layer.source]), period=schedule.period, name=layer.name, **pairs)
 
 
 def _connect(
@@ -198,9 +196,7 @@ def _connect(
         made = _synapse(synapse, network, name, bits, scale, floating)
         circuit.synapses[layer.name, i] = made
         source = out[synapse.source]
-        (source if isinstance(synapse, Conv) or len(source.shape) == 1 else source.flatten()).connect(
-            made.s_in
-        )
+        (source if isinstance(synapse, Conv) or len(source.shape) == 1 else source.flatten()).connect(made.s_in)
         made.a_out.connect(port)
 
 

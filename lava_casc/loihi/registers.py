@@ -62,6 +62,4 @@ class Unbounded:
 def check_width(path: str, bits: int) -> None:
     """Refuse registers that the int32 of the processes cannot hold."""
     if not 2 <= bits <= WIDEST:
-        raise RangeError(
-            f"{path}: state_bits ({bits}) lies outside [2, {WIDEST}]. Use the target's own width."
-        )
+        raise RangeError(f"{path}: state_bits ({bits}) lies outside [2, {WIDEST}]. Use the target's own width.")

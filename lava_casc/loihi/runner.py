@@ -17,7 +17,7 @@ from lava_casc.loihi.build import Circuit, build
 from lava_casc.loihi.fast_synapse import FastConvFixed, FastConvFloat, FastDenseFixed, FastDenseFloat
 from lava_casc.loihi.layout import torch_images
 from lava_casc.loihi.readout.process import TRAILER
-from lava_casc.loihi.session import Session, quiet_logging
+from lava_casc.loihi.session import Session, tidy
 from lava_casc.network import IntegerNetwork
 from lava_casc.ranges import check_ranges
 from lava_casc.record import SpikeRecord
@@ -88,9 +88,7 @@ def run(
         raise ValueError(f"precision is fixed or float, not {precision!r}")
     wanted = frozenset(record)
     if wanted - set(RECORDS):
-        raise ValueError(
-            f"record knows counts, messages and spikes, not {sorted(wanted - set(RECORDS))[0]!r}"
-        )
+        raise ValueError(f"record knows counts, messages and spikes, not {sorted(wanted - set(RECORDS))[0]!r}")
     schedule = network.schedule() if schedule is None else schedule
     images = network.input.encode(images)
     hardware = read_hardware() if hardware is None else hardware
@@ -99,7 +97,7 @@ def run(
     check_ranges(network, hardware)
     tapped = _tapped(network, wanted)
     started = time.perf_counter()
-    with quiet_logging():
+    with tidy():
         circuit = build(
             network,
             images,
@@ -140,11 +138,7 @@ def check_models(executable: Any, precision: str, stock_synapses: bool) -> None:
     for process, builder in executable.proc_builders.items():
         model = builder.proc_model
         fast = FAST[precision].get(type(process))
-        right = (
-            model is fast
-            if fast is not None and not stock_synapses
-            else model not in FAST[precision].values()
-        )
+        right = model is fast if fast is not None and not stock_synapses else model not in FAST[precision].values()
         if TAGS[precision] not in model.tags or not right:
             raise RuntimeError(
                 f"{process.name}: Lava chose the model {model.__name__}, not one for precision {precision!r}"

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from lava.magma.core.process.process import AbstractProcess
+from lava.magma.core.process.process import AbstractProcess, ProcessServer
+from lava.magma.core.process.variable import VarServer
 from lava.magma.core.run_conditions import RunSteps
 from lava.magma.core.run_configs import Loihi2SimCfg
+from lava.magma.runtime.mgmt_token_enums import MGMT_RESPONSE, enum_equal
 
 from lava_casc.errors import CascError
 
 #: Messages that a channel between two processes can hold. One a step travels; Lava's 64 only spoil the cache.
 CHANNEL_SIZE = 4
-#: Seconds between two looks at a running simulation, and until a message that was sent must have come.
-POLL_SECONDS, MESSAGE_SECONDS = 0.001, 60.0
+#: Seconds between two looks at the results, and at the health of the processes (a system call each);
+#: and until a message that was sent must have come.
+POLL_SECONDS, WATCH_SECONDS, MESSAGE_SECONDS = 0.002, 0.1, 60.0
 
 
 class Session:
@@ -44,45 +48,62 @@ class Session:
     ) -> None:
         self.processes, self.config, self.check = processes, config, check
         self.runtime: Any = None
-        self.failed = False
 
     def __enter__(self) -> Session:
         """Compile, check, and start the processes."""
         first = self.processes[0]
         executable = first.compile(self.config, {"pypy_channel_size": CHANNEL_SIZE})
         self.check(executable)
-        first.create_runtime(executable=executable)
+        try:
+            first.create_runtime(executable=executable)
+        except BaseException:
+            self.runtime = first.runtime
+            self._kill()
+            raise
         self.runtime = first.runtime
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop all processes; kill them where they cannot be asked any more."""
-        if kind is not None:
-            for actor in self._actors:
-                actor.kill()
-            self.runtime.join()
-            self.runtime._is_started = self.runtime._is_running = False  # nobody is left to answer
-        self.runtime.stop()
+        """Stop all processes; kill them where they cannot be asked: after an error, or before the first run."""
+        if kind is None and self.runtime._is_started:
+            self.runtime.stop()
+        else:
+            self._kill()
         for process in self.processes:
             for port in process.out_ports:
                 if port.external_pipe_flag:
                     port.external_pipe_csp_recv_port.join()
 
-    @property
-    def _actors(self) -> list[Any]:
-        return self.runtime._messaging_infrastructure.actors
-
     def run(self, steps: int, meanwhile: Callable[[], None]) -> None:
         """Run `steps` steps, and call `meanwhile` again and again, also once afterwards."""
         self.runtime.start(RunSteps(steps, blocking=False))
-        while not all(port.probe() for port in self.runtime.service_to_runtime):
+        answers = self.runtime.service_to_runtime
+        watched = time.monotonic()
+        while not all(port.probe() for port in answers):
             meanwhile()
+            time.sleep(POLL_SECONDS)
+            if time.monotonic() > watched + WATCH_SECONDS:
+                self._watch()
+                watched = time.monotonic()
+        while not all(enum_equal(port.peek(), MGMT_RESPONSE.DONE) for port in answers):
+            # Waiting for the runtime would be for ever where a process died in the middle of a step.
             self._watch()
             time.sleep(POLL_SECONDS)
         self.runtime.wait()
         meanwhile()
+
+    @property
+    def _actors(self) -> list[Any]:
+        return self.runtime._messaging_infrastructure.actors
+
+    def _kill(self) -> None:
+        for actor in self._actors:
+            actor.kill()
+        self.runtime.join()
+        self.runtime._is_started = self.runtime._is_running = False  # nobody is left to answer
+        self.runtime.stop()
 
     def receive(self, port: Any) -> Any:
         """Return the next message of an external pipe that was surely sent."""
@@ -107,15 +128,20 @@ class Session:
                 raise RuntimeError(f"a Lava process ended by itself (exit code {actor.exitcode})")
 
 
-class quiet_logging:  # noqa: N801  (a context manager that reads as a statement)
-    """Give the loggers back as they were: every Lava process adds a handler to the root logger, for good."""
+@contextmanager
+def tidy() -> Iterator[None]:
+    """Leave Lava's globals as they were.
 
-    def __enter__(self) -> None:
-        """Remember the handlers."""
-        self.loggers = [logging.getLogger(), logging.getLogger("lava.magma.compiler.compiler")]
-        self.handlers = [list(logger.handlers) for logger in self.loggers]
-
-    def __exit__(self, *_: object) -> None:
-        """Restore them."""
-        for logger, handlers in zip(self.loggers, self.handlers, strict=True):
-            logger.handlers[:] = handlers
+    Every process adds a handler to the root logger, and two registries keep every process and every variable
+    that ever was, with their weights and images. Within this context that is undone at the end.
+    """
+    loggers = [logging.getLogger(), logging.getLogger("lava.magma.compiler.compiler")]
+    handlers = [list(logger.handlers) for logger in loggers]
+    processes, variables = ProcessServer().processes, VarServer().vars
+    known = len(processes), len(variables)
+    try:
+        yield
+    finally:
+        for logger, before in zip(loggers, handlers, strict=True):
+            logger.handlers[:] = before
+        del processes[known[0] :], variables[known[1] :]

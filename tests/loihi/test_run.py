@@ -1,38 +1,327 @@
 """The spine: Lava and the reference emit the same spikes, in the same steps."""
 
+import dataclasses
+import gc
+import logging
+import weakref
+
 import numpy as np
 import pytest
-from loihi_differences import differences
-from random_networks import random_images, random_network
+from loihi_differences import KINDS, differences
+from random_networks import cut, random_images, random_network
 
 from lava_casc import loihi
-from lava_casc.reference import simulate
+from lava_casc.errors import DataError, RangeError
+from lava_casc.hardware import read_hardware
+from lava_casc.loihi import build, runner
+from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Neurons, Readout
+from lava_casc.reference import forward, simulate
+from lava_casc.schedule import WakeSleepSchedule
 
-KINDS = ("counts", "messages", "spikes")
 
-
-def _compare(seed, samples=3, **how):
+def _network(seed, **how):
     rng = np.random.default_rng(seed)
-    network = random_network(rng)
-    images = random_images(rng, network, samples)
-    spikes = 0
+    network = random_network(rng, **how)
+    return network, random_images(rng, network, 3)
+
+
+def _both(network, images, schedule, reference=None, **how):
+    found = loihi.run(network, images, schedule, record=KINDS, **how)
+    return found, simulate(reference or network, images, schedule, record=KINDS)
+
+
+def _agree_in_both_modes(seed, **how):
+    network, images = _network(seed)
     for mode in ("unary", "graded"):
-        schedule = network.schedule(mode)
-        expected = simulate(network, images, schedule, record=KINDS)
-        found = loihi.run(network, images, schedule, record=KINDS, **how)
+        found, expected = _both(network, images, network.schedule(mode), **how)
         assert differences(found, expected) == []
         assert found.all_certified
-        spikes += sum(int(messages.sum()) for messages in found.messages.values())
-    assert spikes > 0
-    return spikes
+        assert (found.logits == forward(network, images).logits).all()
+        assert sum(int(messages.sum()) for messages in found.messages.values()) > 0
 
 
-@pytest.mark.parametrize("seed", range(6))
+def _small(weight=3, threshold=4, levels=4):
+    """A network that is small, but with a convolution, a pool, a residual and everything uneven."""
+    rng = np.random.default_rng(0)
+
+    def neurons(name, *synapses, channels):
+        bias = rng.integers(-9, 10, channels)
+        ones = np.ones(channels, np.int64)
+        return Neurons(name, synapses, bias, threshold * ones, threshold // 2 * ones, levels, ones.astype(float))
+
+    def kernel(*shape):
+        return rng.integers(-weight, weight + 1, shape).astype(np.int32)
+
+    return IntegerNetwork(
+        (
+            Input("input", (2, 5, 6), -7, 8),
+            neurons("stem", Conv("input", kernel(3, 2, 3, 2), padding=(1, 0)), channels=3),
+            neurons(
+                "block",
+                Conv("stem", kernel(3, 3, 1, 3), padding=(0, 1)),
+                Conv("stem", kernel(3, 1, 1, 1), groups=3),
+                channels=3,
+            ),
+            MaxPool("pool", "block", (2, 3), (2, 1), (1, 0)),
+            Readout("readout", (Dense("pool", kernel(4, 27)),), rng.integers(-9, 9, 4)),
+        )
+    )
+
+
+def _small_images(n=3):
+    return np.random.default_rng(1).integers(-7, 9, (n, 2, 5, 6))
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_lava_agrees_with_the_reference_spike_by_spike(seed):
-    _compare(seed)
+    _agree_in_both_modes(seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100, 164))
 def test_lava_agrees_with_the_reference_on_many_networks(seed):
-    _compare(seed, samples=2)
+    _agree_in_both_modes(seed)
+
+
+@pytest.mark.parametrize("mode", ["unary", "graded"])
+@pytest.mark.parametrize("precision", ["fixed", "float"])
+def test_lavas_own_synapses_agree_too(mode, precision):
+    network, images = _small(), _small_images()
+    found, expected = _both(network, images, network.schedule(mode), precision=precision, stock_synapses=True)
+    found = dataclasses.replace(found, logits=found.logits.astype(np.int64))
+    assert differences(found, expected) == []
+
+
+@pytest.mark.parametrize("seed", [20, 21])
+def test_the_floating_point_run_agrees_on_dyadic_networks(seed):
+    network, images = _network(seed, dyadic=True)
+    for mode in ("unary", "graded"):
+        found, expected = _both(network, images, network.schedule(mode), precision="float")
+        assert found.engine == "lava floating_pt"
+        assert found.logits.dtype == np.float64
+        assert differences(dataclasses.replace(found, logits=found.logits.astype(np.int64)), expected) == []
+        assert (found.logits == expected.logits).all()
+
+
+@pytest.mark.parametrize("max_burst", [2, 3])
+def test_bursts_without_release_agree(max_burst):
+    network, images = _small(), _small_images()
+    schedule = WakeSleepSchedule(2, 30, max_burst)
+    found, expected = _both(network, images, schedule)
+    assert differences(found, expected) == []
+    assert found.all_certified
+    assert max(int(np.abs(s).max()) for name, s in found.spikes.items() if name != "input") == max_burst
+
+
+@pytest.mark.parametrize("until_silent", [True, False])
+@pytest.mark.parametrize("sleep_steps", [0, 2, 4])
+def test_a_run_that_is_cut_off_says_so_and_leaves_the_next_sample_alone(sleep_steps, until_silent):
+    network, images = _small(), _small_images(5)
+    images[1] = 0
+    schedule = cut(network.schedule(), sleep_steps)
+    found, expected = _both(network, images, schedule, until_silent=until_silent)
+    assert differences(found, expected) == []
+    assert not found.all_certified
+    assert found.certified.any() == (sleep_steps == 4), "the last case is a mixed one"
+    cut_off = found.last_spike == schedule.period
+    assert cut_off[:-1].any(), "something must have travelled when a sample was cut off"
+    exact = (found.logits == forward(network, images).logits).all(1)
+    assert not exact.all()
+    assert exact[found.certified].all()
+
+
+def test_silence_before_the_release_certifies_nothing():
+    network, images = _small(), _small_images()
+    schedule = cut(network.schedule("graded"), 1)
+    assert schedule.period < network.last_event(schedule)
+    found, expected = _both(network, images, schedule)
+    assert differences(found, expected) == []
+    assert not found.certified.any()
+    assert not found.spikes["block"].any(), "the layer is silent, but only because it was not released"
+
+
+def test_many_samples_stream_through_one_run():
+    network = _small()
+    images = _small_images(40)
+    images[3:6] = 0
+    schedule = network.schedule()
+    expected = simulate(network, images, schedule)
+    finished = []
+    fast = loihi.run(network, images, schedule, progress=finished.append)
+    fixed = loihi.run(network, images, schedule, until_silent=False)
+    for found in (fast, fixed):
+        assert differences(found, expected, ()) == []
+        assert found.counts == found.messages == found.spikes == {}
+    assert finished == list(range(1, 41))
+    assert fixed.steps == 40 * schedule.period
+    # Each sample ends with its first silent step from the last event on.
+    assert fast.steps == sum(max(network.last_event(schedule), last + 1) for last in expected.last_spike)
+    assert fast.steps < fixed.steps
+    assert fast.seconds > 0
+
+
+def test_a_readout_behind_the_input_alone():
+    network = IntegerNetwork(
+        (
+            Input("input", (1, 2, 3), 0, 9),
+            Readout("fc", (Dense("input", np.arange(12, dtype=np.int32).reshape(2, 6)),), np.array([5, -7])),
+        )
+    )
+    images = np.arange(12).reshape(2, 1, 2, 3) % 10
+    found, expected = _both(network, images, network.schedule())
+    assert differences(found, expected, ("messages", "spikes")) == []
+
+
+def test_a_readout_that_is_a_convolution():
+    kernel = np.random.default_rng(0).integers(-9, 9, (3, 3, 2, 2)).astype(np.int32)
+    network = IntegerNetwork((*_small().layers[:2], Readout("map", (Conv("stem", kernel),), np.array([1, -2, 3]))))
+    found, expected = _both(network, _small_images(), network.schedule())
+    assert differences(found, expected) == []
+
+
+def test_no_images_give_an_empty_record():
+    network = _small()
+    found = loihi.run(network, _small_images(0), record=("counts",))
+    assert found.logits.shape == (0, 4)
+    assert found.counts["pool"].shape == (0, *network.shapes["pool"])
+    assert not found.all_certified
+
+
+def test_shifted_inputs_are_encoded():
+    network = _small()
+    network = dataclasses.replace(
+        network, layers=(dataclasses.replace(network.input, low=-28, high=33, shift=2), *network.layers[1:])
+    )
+    images = np.random.default_rng(5).integers(-28, 34, (3, 2, 5, 6))
+    found, expected = _both(network, images, network.schedule())
+    assert differences(found, expected) == []
+
+
+# What is asked for is what runs.
+
+
+@pytest.mark.parametrize(("asked", "given"), [("fixed", "float"), ("float", "fixed")])
+def test_a_model_of_the_wrong_precision_is_refused(monkeypatch, asked, given):
+    right = runner.run_config
+    monkeypatch.setattr(runner, "run_config", lambda precision, stock: right(given, stock))
+    with pytest.raises(RuntimeError, match=f"Lava chose the model .*, not one for precision '{asked}'"):
+        loihi.run(_small(), _small_images(), precision=asked)
+
+
+@pytest.mark.parametrize(("asked", "given"), [(True, False), (False, True)])
+def test_a_synapse_model_that_was_not_asked_for_is_refused(monkeypatch, asked, given):
+    right = runner.run_config
+    monkeypatch.setattr(runner, "run_config", lambda precision, stock: right(precision, given))
+    with pytest.raises(RuntimeError, match=r"synapses\[\d\]: Lava chose the model"):
+        loihi.run(_small(), _small_images(), stock_synapses=asked)
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ValueError, match="precision is fixed or float, not 'double'"):
+        loihi.run(_small(), _small_images(), precision="double")
+    with pytest.raises(ValueError, match="not 'potentials'"):
+        loihi.run(_small(), _small_images(), record=("potentials",))
+    with pytest.raises(DataError, match="do not fit the network's input"):
+        loihi.run(_small(), np.zeros((1, 2, 6, 5), int))
+    with pytest.raises(RangeError, match="outside the network's input range"):
+        loihi.run(_small(), np.full((1, 2, 5, 6), 9))
+
+
+# Registers.
+
+
+def test_a_network_that_is_not_proven_to_fit_is_refused():
+    tight = read_hardware().model_copy(update={"state_bits": 7, "name": "tight"})
+    with pytest.raises(RangeError, match="exceeds the 7 signed bits of tight"):
+        loihi.run(_small(), _small_images(), hardware=tight)
+
+
+def test_an_overflow_in_a_process_is_raised_here_and_nothing_hangs(monkeypatch):
+    monkeypatch.setattr(runner, "check_ranges", lambda network, hardware: None)
+    tight = read_hardware().model_copy(update={"state_bits": 6, "name": "tight"})
+    with pytest.raises(RangeError, match=r"(stem|block|readout): .* exceeds its 6 signed bits \((31|-32)\)"):
+        loihi.run(_small(), _small_images(), hardware=tight)
+    lenient = loihi.run(_small(), _small_images(), hardware=tight, strict=False)
+    assert len(lenient) == 3
+    assert (lenient.logits != simulate(_small(), _small_images()).logits).any()
+
+
+def test_wider_registers_than_those_of_lavas_convolution_are_not_believed():
+    wide = read_hardware().model_copy(update={"state_bits": 30, "weight_bits": 16, "name": "wide"})
+    network = _small(weight=30000, levels=40)
+    with pytest.raises(RangeError, match="exceeds the 24 signed bits of wide"):
+        loihi.run(network, _small_images(), hardware=wide)
+
+
+def test_a_process_that_dies_ends_the_run(monkeypatch):
+    def die(self, step, current):
+        raise ZeroDivisionError("on purpose")
+
+    monkeypatch.setattr("lava_casc.loihi.cif.models.AbstractPyCIF.advance", die)
+    with pytest.raises(RuntimeError, match="a Lava process failed:(.|\n)*ZeroDivisionError: on purpose"):
+        loihi.run(_small(), _small_images())
+
+
+def test_nothing_of_a_run_stays_behind(monkeypatch):
+    circuits = []
+    right = runner.build
+
+    def watched(*args, **kwargs):
+        circuit = right(*args, **kwargs)
+        circuits.append(weakref.ref(circuit.source))
+        return circuit
+
+    monkeypatch.setattr(runner, "build", watched)
+    handlers = list(logging.getLogger().handlers)
+    loihi.run(_small(), _small_images())
+    gc.collect()
+    assert circuits[0]() is None
+    assert logging.getLogger().handlers == handlers
+
+
+# Sabotage: the comparison must turn red.
+
+
+def _replaced(network, name, **changes):
+    layers = [dataclasses.replace(layer, **changes) if layer.name == name else layer for layer in network]
+    return dataclasses.replace(network, layers=tuple(layers))
+
+
+def _sabotaged_kernel(network):
+    synapse = network["stem"].synapses[0]
+    return _replaced(network, "stem", synapses=(dataclasses.replace(synapse, weight=synapse.weight[:, :, ::-1]),))
+
+
+def _sabotaged_threshold(network):
+    return _replaced(network, "block", threshold=network["block"].threshold + 1)
+
+
+def _sabotaged_residual(network):
+    return _replaced(network, "block", synapses=network["block"].synapses[:1])
+
+
+def _sabotaged_bias(network):
+    return _replaced(network, "readout", bias=network["readout"].bias + [0, 1, 0, 0])
+
+
+@pytest.mark.parametrize("sabotage", [_sabotaged_kernel, _sabotaged_threshold, _sabotaged_residual, _sabotaged_bias])
+def test_a_changed_network_is_noticed(sabotage):
+    network = _small()
+    found, expected = _both(sabotage(network), _small_images(), network.schedule(), reference=network)
+    assert differences(found, expected) != []
+    assert (found.logits != expected.logits).any()
+
+
+def test_a_missing_sleep_is_noticed():
+    network, images = _small(), _small_images()
+    found = loihi.run(network, images, cut(network.schedule(), 0))
+    assert not found.certified.any()
+    assert (found.logits != simulate(network, images).logits).any()
+
+
+@pytest.mark.parametrize("stock_synapses", [True, False])
+def test_signs_that_lava_drops_are_noticed(monkeypatch, stock_synapses):
+    monkeypatch.setattr(build, "message_bits", lambda network, name, schedule: 0)
+    network, images = _small(), _small_images()
+    found, expected = _both(network, images, network.schedule(), stock_synapses=stock_synapses)
+    assert "logits" in differences(found, expected)

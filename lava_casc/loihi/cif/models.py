@@ -35,9 +35,7 @@ class AbstractPyCIF(PyLoihiProcessModel):
         self.max_burst: int = proc_params["max_burst"]
         self.release: int = proc_params["release"]
         self.wake = range(proc_params["bias_start"], proc_params["bias_start"] + proc_params["wake_steps"])
-        self.register = self.register_type(
-            proc_params["path"], proc_params["state_bits"], proc_params["strict"]
-        )
+        self.register = self.register_type(proc_params["path"], proc_params["state_bits"], proc_params["strict"])
         self.silence = np.zeros(proc_params["shape"], np.int32)
 
     def run_spk(self) -> None:

@@ -78,6 +78,8 @@ class CIF(AbstractProcess):
         current in them.
     """
 
+    _runtime = None  # Lava's __del__ asks for it, also where __init__ raised
+
     def __init__(
         self,
         *,
@@ -150,7 +152,7 @@ def _fitting(path: str, what: str, values: ArrayLike, shape: tuple[int, ...], bi
     array = np.atleast_1d(np.asarray(values))
     if array.dtype.kind not in "iu":
         raise TypeError(f"{path}: {what} must hold integers, not {array.dtype}")
-    if np.broadcast_shapes(array.shape, shape) != tuple(shape):
+    if array.ndim > len(shape) or any(n not in (1, m) for n, m in zip(array.shape[::-1], shape[::-1], strict=False)):
         raise RangeError(f"{path}: {what} of shape {array.shape} does not fit the layer {tuple(shape)}.")
     worst = max(int(array.max()), -int(array.min()))
     if worst > signed_range(bits)[1]:

@@ -39,13 +39,13 @@ class WakeSleepController(AbstractProcess):
         The local step and the number of the sample (1, 2, ...) of the last step.
     """
 
+    _runtime = None  # Lava's __del__ asks for it, also where __init__ raised
+
     def __init__(
         self, *, period: int, samples: int = 0, name: str | None = None, log_config: LogConfig | None = None
     ) -> None:
         if period < 1 or samples < 0:
-            raise RangeError(
-                f"{name or 'controller'}: period ({period}) is below 1, or samples ({samples}) below 0."
-            )
+            raise RangeError(f"{name or 'controller'}: period ({period}) is below 1, or samples ({samples}) below 0.")
         super().__init__(period=int(period), samples=int(samples), name=name, log_config=log_config)
         self.silent = InPort(shape=(1,))
         self.gate = OutPort(shape=(1,))

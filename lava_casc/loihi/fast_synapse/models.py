@@ -48,11 +48,7 @@ class Product:
 
     def dtype(self, x: NDArray) -> type:
         """Return the type in which the product with `x` is exact."""
-        small = (
-            self.integers
-            and x.dtype.kind in "iub"
-            and self.gain * int(np.abs(x).max(initial=0)) < FLOAT32_EXACT
-        )
+        small = self.integers and x.dtype.kind in "iub" and self.gain * int(np.abs(x).max(initial=0)) < FLOAT32_EXACT
         return np.float32 if small else np.float64
 
 
@@ -80,18 +76,14 @@ class _FastConv:
             # A true convolution is a correlation with the kernel turned round.
             turned = self.weight[:, ::-1, ::-1, :].reshape(groups, -1, kw * kh * channels)
             self.product = Product(turned.transpose(0, 2, 1))
-        (pw, ph), (sw, sh), (dw, dh) = (
-            (int(a), int(b)) for a, b in (self.padding, self.stride, self.dilation)
-        )
+        (pw, ph), (sw, sh), (dw, dh) = ((int(a), int(b)) for a, b in (self.padding, self.stride, self.dilation))
         dtype = self.product.dtype(spikes)
         padded = np.zeros((spikes.shape[0] + 2 * pw, spikes.shape[1] + 2 * ph, spikes.shape[2]), dtype)
         padded[pw : pw + spikes.shape[0], ph : ph + spikes.shape[1]] = spikes
         windows = sliding_window_view(padded, (dw * (kw - 1) + 1, dh * (kh - 1) + 1), axis=(0, 1))
         windows = windows[::sw, ::sh, :, ::dw, ::dh]  # (W', H', C, KW, KH)
         width, height = windows.shape[:2]
-        grouped = (
-            windows.reshape(width, height, groups, channels, kw, kh) if groups > 1 else windows[:, :, None]
-        )
+        grouped = windows.reshape(width, height, groups, channels, kw, kh) if groups > 1 else windows[:, :, None]
         columns = grouped.transpose(2, 0, 1, 4, 5, 3).reshape(groups, width * height, kw * kh * channels)
         found = self.product(columns)  # (G, W' * H', O / G)
         return found.transpose(1, 0, 2).reshape(width, height, -1)

@@ -42,6 +42,8 @@ class CIFMaxPool(AbstractProcess):
         What the sources have emitted; the maxima that were emitted so far.
     """
 
+    _runtime = None  # Lava's __del__ asks for it, also where __init__ raised
+
     def __init__(
         self,
         *,

@@ -35,9 +35,7 @@ class AbstractPyReadout(PyLoihiProcessModel):
         self.wake = range(proc_params["bias_start"], proc_params["bias_start"] + proc_params["wake_steps"])
         self.certified, self.last_spike = False, 0
         self.flag = np.zeros(1, np.int32)
-        self.register = self.register_type(
-            proc_params["path"], proc_params["state_bits"], proc_params["strict"]
-        )
+        self.register = self.register_type(proc_params["path"], proc_params["state_bits"], proc_params["strict"])
 
     def run_spk(self) -> None:
         """Say what the step before proved, integrate, and report a sample that is over."""

@@ -57,6 +57,8 @@ class Readout(AbstractProcess):
         The logits; the bias of one wake step; what `u` is reset to.
     """
 
+    _runtime = None  # Lava's __del__ asks for it, also where __init__ raised
+
     def __init__(
         self,
         *,

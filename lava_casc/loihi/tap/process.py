@@ -40,9 +40,7 @@ class Tap(AbstractProcess):
         name: str | None = None,
         log_config: LogConfig | None = None,
     ) -> None:
-        super().__init__(
-            shape=shape, period=int(period), spikes=bool(spikes), name=name, log_config=log_config
-        )
+        super().__init__(shape=shape, period=int(period), spikes=bool(spikes), name=name, log_config=log_config)
         self.s_in = InPort(shape=shape)
         self.gate = InPort(shape=(1,))
         size = int(np.prod(shape))
