@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -116,24 +117,22 @@ def train(
 
     dataset = load_dataset(data, data_dir, download=download)
     _check_writable(output)
-    plan = {
-        "architecture": architecture,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-    }
     with console.progress("training", 1) as bar:
         result = train_checkpoint(
             output,
             dataset,
+            architecture=architecture,
             levels=levels,
             rounding=rounding.value,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
             seed=seed,
             progress=bar,
-            **{key: value for key, value in plan.items() if value is not None},
         )
     console.out.print(
-        f"{output}: {result.accuracy:.2%} of {len(dataset.test_labels)} test images right, in float with CQReLU, {levels} levels"
+        f"{output}: {result.accuracy:.2%} of {len(dataset.test_labels)} test images right, "
+        f"in float with CQReLU of {levels} levels"
     )
 
 
@@ -381,68 +380,50 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def _check_writable(path: Path) -> None:
     """Refuse before minutes of work what could not be written after them."""
-
     if path.is_dir():
         raise CheckpointError(f"{path}: is a folder. Give the path of a file.")
     if not path.parent.is_dir():
         raise CheckpointError(f"{path}: its folder does not exist. Make it first.")
 
 
+#: The layer table of an export: heading, and what a row shows of the layer and of one of its synapses.
+_COLUMNS: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
+    "shape": lambda layer, synapse: _times(layer["shape"]),
+    "kernel": lambda layer, synapse: _times(synapse.get("weight_shape", [])[2:] or layer.get("kernel", [])),
+    "stride": lambda layer, synapse: _times(synapse.get("stride") or layer.get("stride", [])),
+    "groups": lambda layer, synapse: synapse.get("groups", ""),
+    "exponent": lambda layer, synapse: synapse.get("exponent", ""),
+    "weight bits": lambda layer, synapse: layer.get("weight_bits", ""),
+    "threshold": lambda layer, synapse: "..".join(str(t) for t in sorted({*layer.get("threshold", ())} - {0})),
+    "worst |u| bits": lambda layer, synapse: layer.get("range_bits", ""),
+    "bits given up": lambda layer, synapse: round(layer["bits_given_up"], 2) if "bits_given_up" in layer else "",
+    "levels changed": lambda layer, synapse: f"{layer['changed']:.2%}" if "changed" in layer else "",
+}
+
+
+def _times(numbers: list[int]) -> str:
+    return "x".join(str(n) for n in numbers)
+
+
 def _print_conversion(summary: dict[str, Any]) -> None:
     rows = []
     for layer in summary["layers"]:
-        synapses = layer["synapses"] or [{}]
-        for i, synapse in enumerate(synapses):
-            kernel = "x".join(str(n) for n in synapse.get("weight_shape", [])[2:]) or "x".join(
-                str(n) for n in layer.get("kernel", [])
-            )
-            stride = synapse.get("stride") or layer.get("stride") or []
-            low, high = layer.get("threshold", ("", ""))
-            threshold = "" if not high else str(low) if low == high else f"{low}..{high}"
-            first = i == 0
-            rows.append(
-                [
-                    layer["name"] if first else f"+ {synapse['source']}",
-                    layer["type"] if first else "",
-                    "x".join(str(n) for n in layer["shape"]),
-                    kernel,
-                    "x".join(str(n) for n in stride),
-                    synapse.get("groups", ""),
-                    synapse.get("exponent", "") or "",
-                    layer.get("weight_bits", "") if first else "",
-                    threshold if first else "",
-                    layer.get("range_bits", "") if first else "",
-                    round(layer["bits_given_up"], 2) if first and "bits_given_up" in layer else "",
-                    f"{layer['changed']:.2%}" if first and "changed" in layer else "",
-                ]
-            )
-    columns = [
-        "layer",
-        "type",
-        "shape",
-        "kernel",
-        "stride",
-        "groups",
-        "exp",
-        "weight bits",
-        "threshold",
-        "worst |u| bits",
-        "bits given up",
-        "levels changed",
-    ]
-    console.table(f"{summary['hardware']}: every register proven", columns, rows)
-    schedule, checked, given_up = (
-        summary["schedule"],
-        summary["verification"],
-        summary["input"]["bits_given_up"],
-    )
+        first, *more = layer["synapses"] or [{}]
+        rows.append([layer["name"], layer["type"], *(show(layer, first) for show in _COLUMNS.values())])
+        for synapse in more:
+            shown = (show({"shape": layer["shape"]}, synapse) for show in _COLUMNS.values())
+            rows.append([f"+ {synapse['source']}", "", *shown])
+    console.table(f"{summary['hardware']}: every register proven", ["layer", "type", *_COLUMNS], rows)
+    schedule, checked, given_up = summary["schedule"], summary["verification"], summary["input"]["bits_given_up"]
     if given_up:
         console.out.print(f"input: {given_up} bits of every image given up to the range proof")
-    if checked is not None:
+    if checked is None:
+        console.out.print("not verified: --verify 0")
+    else:
         console.out.print(
-            f"verified on {checked['samples']} {checked['source']} images: {checked['certified']} certified silent by step {checked['last_spike']}, "
-            f"all counts and logits of these equal to the integer network; {checked['same_class']} of {checked['samples']} "
-            f"classes as in float, logits off by {checked['logit_error']:.2%}"
+            f"verified on {checked['samples']} {checked['source']} images: {checked['certified']} certified silent "
+            f"by step {checked['last_spike']}, all counts and logits of these equal to the integer network; "
+            f"{checked['same_class']} of {checked['samples']} classes as in float, logits off by {checked['logit_error']:.2%}"
         )
     console.out.print(
         f"schedule: {schedule['mode']}, {schedule['wake_steps']} wake + {schedule['sleep_steps']} sleep steps, "
@@ -480,7 +461,8 @@ def _print_run(result: dict[str, Any]) -> None:
     missing = result["samples"] - result["certified_samples"]
     if missing:
         console.out.print(
-            f"NOT CERTIFIED: {missing} samples were cut off before silence; their results prove nothing. Use more --sleep-steps."
+            f"NOT CERTIFIED: {missing} samples were cut off before silence; their results prove nothing. "
+            "Use more --sleep-steps."
         )
 
 

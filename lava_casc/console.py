@@ -56,7 +56,8 @@ def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     shown = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):
         numeric = all(isinstance(row[i], int | float) or row[i] == "" for row in rows)
-        shown.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+        # Long text stands in the last columns, which may fold.
+        shown.add_column(column, justify="right" if numeric else "left", no_wrap=i < len(columns) - 2, overflow="fold")
     for row in rows:
         shown.add_row(*(escape(f"{cell:.4g}" if isinstance(cell, float) else str(cell)) for cell in row))
     # A pipe has no width of its own: do not fold the table to 80 columns there.

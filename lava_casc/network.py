@@ -29,6 +29,9 @@ from lava_casc.schedule import LayerTiming, WakeSleepSchedule
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
 
+#: Below this every partial sum of integers is exact in float64, in whatever order it is taken.
+FLOAT64_EXACT = 1 << 53
+
 
 class _Frozen:
     """Equality by content, arrays included, for frozen dataclasses."""
@@ -90,7 +93,8 @@ class Conv(_Frozen):
             raise InvalidNetworkError(
                 f"a convolution of {self.source} needs (C, H, W) and 4-d weights, not {shape}, {self.weight.shape}"
             )
-        out, per_group, *kernel = self.weight.shape
+        out, per_group, *_ = self.weight.shape
+        kernel: Pair = self.weight.shape[2:]  # type: ignore[assignment]
         if per_group * self.groups != shape[0] or out % self.groups:
             raise InvalidNetworkError(
                 f"a convolution of {self.source} with weights {self.weight.shape} and {self.groups} groups needs "
@@ -98,7 +102,7 @@ class Conv(_Frozen):
             )
         return (
             out,
-            *window_shape(self.source, shape[1:], tuple(kernel), self.stride, self.padding, self.dilation),
+            *window_shape(self.source, shape[1:], kernel, self.stride, self.padding, self.dilation),
         )
 
 
@@ -159,12 +163,13 @@ class Input(_Frozen):
 
     def __post_init__(self) -> None:
         _check_shape(self.name, self.shape)
+        for what in ("low", "high", "shift"):
+            _check_whole(self.name, what, getattr(self, what))
         if not self.low <= 0 <= self.high:
             raise InvalidNetworkError(f"{self.name}: the input range [{self.low}, {self.high}] must hold 0")
-        if not (np.isfinite(self.scale) and self.scale > 0) or self.shift < 0:
-            raise InvalidNetworkError(
-                f"{self.name}: scale {self.scale} must be positive and shift {self.shift} not negative"
-            )
+        _check_scale(self.name, self.scale)
+        if self.shift < 0:
+            raise InvalidNetworkError(f"{self.name}: shift ({self.shift}) must not be negative")
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -223,6 +228,7 @@ class _Population(_Frozen):
         for synapse in self.synapses:
             if synapse.weight.dtype != np.int32:
                 raise InvalidNetworkError(f"{self.name}: weights must be int32, not {synapse.weight.dtype}")
+            _check_whole(self.name, "a weight exponent", synapse.exponent)
             if synapse.exponent < 0:
                 raise InvalidNetworkError(
                     f"{self.name}: a weight exponent ({synapse.exponent}) must not be negative"
@@ -269,8 +275,10 @@ class Neurons(_Population):
         self._freeze("scale")
         if self.threshold.size and self.threshold.min() < 1:
             raise InvalidNetworkError(f"{self.name}: a threshold ({self.threshold.min()}) must be at least 1")
+        _check_whole(self.name, "levels", self.levels)
         if self.levels < 1:
             raise InvalidNetworkError(f"{self.name}: levels ({self.levels}) must be at least 1")
+        _check_scale(self.name, self.scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,6 +286,10 @@ class Readout(_Population):
     """The integrator without a neuron: its ``X`` are the logits, ``real = scale * X`` with one positive scale."""
 
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_scale(self.name, self.scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,6 +312,11 @@ class MaxPool(_Frozen):
         """Return (C, H', W') for a source of shape (C, H, W)."""
         if len(shape) != 3:
             raise InvalidNetworkError(f"{self.name}: max pooling needs a (C, H, W) source, not {shape}")
+        if any(2 * p > d * (k - 1) + 1 for k, p, d in zip(self.kernel, self.padding, self.dilation, strict=True)):
+            raise InvalidNetworkError(
+                f"{self.name}: padding {self.padding} is more than half of a window of {self.kernel}, dilated by "
+                f"{self.dilation}"
+            )
         return (
             shape[0],
             *window_shape(self.name, shape[1:], self.kernel, self.stride, self.padding, self.dilation),
@@ -341,6 +358,7 @@ class IntegerNetwork(_Frozen):
                     raise InvalidNetworkError(f"{layer.name}: its source {source} does not come before it")
             shapes[layer.name] = _layer_shape(layer, shapes)
         object.__setattr__(self, "shapes", shapes)
+        self._check_sums()
         unread = (
             set(shapes)
             - {source for layer in self.layers for source in layer.sources}
@@ -348,6 +366,24 @@ class IntegerNetwork(_Frozen):
         )
         if unread:
             raise InvalidNetworkError(f"{sorted(unread)[0]}: nothing reads this layer")
+
+    def _check_sums(self) -> None:
+        """Refuse a layer whose sums float64 might round: every engine relies on their being exact."""
+        low, high = self.input.reach
+        peaks = {self.input.name: max(int(high), -int(low))} | self.peaks
+        for layer in self.computed:
+            if isinstance(layer, MaxPool):
+                continue
+            reach = _greatest(layer.bias)
+            for synapse in layer.synapses:
+                fan_in = np.abs(synapse.weight, dtype=np.int64).sum(axis=tuple(range(1, synapse.weight.ndim)))
+                reach += (_greatest(fan_in) << int(synapse.exponent)) * int(peaks[synapse.source])
+            if isinstance(layer, Neurons):
+                reach = max(reach + _greatest(layer.initial), _greatest(layer.threshold) * int(layer.levels))
+            if reach >= FLOAT64_EXACT:
+                raise InvalidNetworkError(
+                    f"{layer.name}: its sums may reach {reach}, but only integers below 2**53 are exact in float64"
+                )
 
     def __getitem__(self, name: str) -> Layer:
         """Return the layer `name`."""
@@ -365,6 +401,11 @@ class IntegerNetwork(_Frozen):
     def input(self) -> Input:
         """The first layer."""
         return self.layers[0]  # type: ignore[return-value]
+
+    @property
+    def computed(self) -> tuple[Neurons | MaxPool | Readout, ...]:
+        """Every layer but the input, in topological order."""
+        return self.layers[1:]  # type: ignore[return-value]
 
     @property
     def readout(self) -> Readout:
@@ -385,7 +426,7 @@ class IntegerNetwork(_Frozen):
     def distances(self) -> dict[str, Pair]:
         """The shortest and the longest path from the input to each layer, in synapses (pooling counts as one)."""
         found: dict[str, Pair] = {self.input.name: (0, 0)}
-        for layer in self.layers[1:]:
+        for layer in self.computed:
             before = [found[source] for source in layer.sources]
             found[layer.name] = 1 + min(short for short, _ in before), 1 + max(long for _, long in before)
         return found
@@ -408,7 +449,7 @@ class IntegerNetwork(_Frozen):
 
     def timing(self, schedule: WakeSleepSchedule) -> dict[str, LayerTiming]:
         """Return the timing of every layer but the input under `schedule`."""
-        return {layer.name: schedule.timing(*self.distances[layer.name]) for layer in self.layers[1:]}
+        return {layer.name: schedule.timing(*self.distances[layer.name]) for layer in self.computed}
 
     def last_event(self, schedule: WakeSleepSchedule) -> int:
         """Return the step from which on nothing new can enter: the last injection and the last release are over.
@@ -428,7 +469,7 @@ class IntegerNetwork(_Frozen):
         """
         last = {self.input.name: schedule.wake_steps}
         timing = self.timing(schedule)
-        for layer in self.layers[1:]:
+        for layer in self.computed:
             complete = max(1 + last[source] for source in layer.sources)
             if isinstance(layer, Neurons):
                 complete = max(complete, timing[layer.name].bias_stop - 1, timing[layer.name].release)
@@ -490,6 +531,7 @@ def _layer_shape(layer: Layer, shapes: dict[str, Shape]) -> Shape:
     if len(found) > 1:
         raise InvalidNetworkError(f"{layer.name}: its synapses have different shapes: {sorted(found)}")
     (shape,) = found
+    _check_shape(layer.name, shape)
     allowed = {"bias": (shape[:1], shape)} | dict.fromkeys(("threshold", "initial", "scale"), (shape[:1],))
     for name, options in allowed.items():
         values = getattr(layer, name, None)
@@ -501,6 +543,20 @@ def _layer_shape(layer: Layer, shapes: dict[str, Shape]) -> Shape:
 def _check_shape(name: str, shape: Shape) -> None:
     if len(shape) not in (1, 3) or min(shape) < 1:
         raise InvalidNetworkError(f"{name}: a shape is (C, H, W) or (N,), not {shape}")
+
+
+def _check_whole(name: str, what: str, value: object) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise InvalidNetworkError(f"{name}: {what} ({value}) must be a whole number")
+
+
+def _check_scale(name: str, scale: ArrayLike) -> None:
+    if not np.all(np.isfinite(scale) & (np.asarray(scale) > 0)):
+        raise InvalidNetworkError(f"{name}: a scale ({scale}) must be positive and finite")
+
+
+def _greatest(values: NDArray) -> int:
+    return max(int(values.max(initial=0)), -int(values.min(initial=0)))
 
 
 def _same(a: object, b: object) -> bool:

@@ -21,7 +21,7 @@ from lava_casc.frontend.fold import FloatNetwork, FloatNeurons, evaluate, fold
 from lava_casc.frontend.quantize import QuantizationReport, quantize
 from lava_casc.frontend.trace import Graph, GraphModel, trace
 from lava_casc.hardware import DEFAULT, Hardware, read_hardware
-from lava_casc.network import IntegerNetwork, Neurons
+from lava_casc.network import IntegerNetwork, MaxPool, Neurons
 from lava_casc.reference import forward, simulate
 from lava_casc.schedule import WakeSleepSchedule
 
@@ -301,7 +301,7 @@ def layer_rows(conversion: Conversion) -> list[dict[str, Any]]:
         ]
         if isinstance(layer, Neurons):
             row["levels"] = layer.levels
-        if hasattr(layer, "kernel"):
+        if isinstance(layer, MaxPool):
             row |= {"source": layer.source, "kernel": list(layer.kernel), "stride": list(layer.stride)}
         rows.append({**row, **quantized.get(layer.name, {}), **errors.get(layer.name, {})})
     return rows

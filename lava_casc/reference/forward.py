@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,8 @@ def forward(network: IntegerNetwork, images: ArrayLike, batch_size: int = 256) -
     DataError, RangeError
         The images do not fit the network's input.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     images = network.input.encode(images)
     batches = [
         _forward(network, images[i : i + batch_size]) for i in range(0, max(1, len(images)), batch_size)
@@ -51,19 +54,20 @@ def forward(network: IntegerNetwork, images: ArrayLike, batch_size: int = 256) -
     counts = {
         layer.name: np.concatenate([found[layer.name] for found in batches]) for layer in network.spiking
     }
-    return Activations(counts, np.concatenate([found[network.readout.name] for found in batches]))
+    logits = np.concatenate([found[network.readout.name] for found in batches])
+    return Activations(counts, logits.reshape(len(images), math.prod(logits.shape[1:])))
 
 
 def _forward(network: IntegerNetwork, images: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
     # float64 holds every partial sum exactly: the range proof keeps them far below 2**53.
     values = {network.input.name: torch.as_tensor(images, dtype=torch.float64)}
-    for layer in network.layers[1:]:
+    for layer in network.computed:
         if isinstance(layer, MaxPool):
             values[layer.name] = max_pool(layer, values[layer.source])
             continue
         shape = network.shapes[layer.name]
-        received = sum(apply(synapse, values[synapse.source]) for synapse in layer.synapses)
-        received = received.to(torch.int64) + _tensor(layer.bias, shape)  # type: ignore[union-attr]
+        currents = [apply(synapse, values[synapse.source]) for synapse in layer.synapses]
+        received = torch.stack(currents).sum(0).to(torch.int64) + _tensor(layer.bias, shape)
         if not isinstance(layer, Readout):
             received = received + _tensor(layer.initial, shape)
             received = torch.div(received, _tensor(layer.threshold, shape), rounding_mode="floor").clamp(

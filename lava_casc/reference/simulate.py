@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +58,8 @@ def simulate(
         raise ValueError(
             f"record knows counts, messages, spikes, potentials and synops, not {sorted(unknown)[0]!r}"
         )
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     images = network.input.encode(images)
     runner = _Runner(network, schedule, wanted)
     parts = []
@@ -88,6 +91,7 @@ class _Runner:
         self.bias: dict[str, torch.Tensor] = {}
         self.start: dict[str, torch.Tensor] = {}
         self.threshold: dict[str, torch.Tensor] = {}
+        self.pooled = {name: exact_dtype(peak) for name, peak in network.peaks.items()}
         for layer in network:
             if isinstance(layer, Input | MaxPool):
                 continue
@@ -145,12 +149,14 @@ class _Runner:
         return SpikeRecord(
             engine="reference",
             schedule=schedule,
-            logits=_array(state.potential[network.readout.name]).reshape(n, -1),
+            logits=_array(_rows(state.potential[network.readout.name])),
             certified=certified,
             last_spike=last_spike,
             counts=counts,
             synops=synops if "synops" in self.wanted else {},
-            **joined,
+            messages=joined["messages"],
+            spikes=joined["spikes"],
+            potentials=joined["potentials"],
         )
 
     def _start(self, n: int) -> _State:
@@ -166,12 +172,12 @@ class _Runner:
         state.emitted = {
             self.network.input.name: torch.as_tensor(spread(images, self.schedule.wake_steps, step))
         }
-        for layer in self.network.layers[1:]:
+        for layer in self.network.computed:
             name = layer.name
             if isinstance(layer, MaxPool):
                 # `potential` of a pool is what it has received: the cumulative counts of its source.
                 state.potential[name] = state.potential.get(name, 0) + arriving[layer.source]
-                pooled = max_pool(layer, state.potential[name].to(torch.float32)).to(torch.int64)
+                pooled = max_pool(layer, state.potential[name].to(self.pooled[name])).to(torch.int64)
                 state.emitted[name], state.count[name] = pooled - state.count[name], pooled
                 continue
             current = self._current(layer, arriving)
@@ -214,7 +220,7 @@ class _Runner:
 
 def fan_out(synapse: Synapse, shape: tuple[int, ...]) -> torch.Tensor:
     """Return the number of targets with a non-zero weight of every source neuron, borders included: int64, `shape`."""
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         ones = torch.ones(1, *shape, dtype=torch.float64, requires_grad=True)
         connected = torch.as_tensor((synapse.weight != 0).astype(np.float64))
         (gradient,) = torch.autograd.grad(apply(synapse, ones, connected).sum(), ones)
@@ -243,14 +249,9 @@ def _pad(trace: NDArray, steps: int) -> NDArray:
 
 
 def _join(parts: list[SpikeRecord]) -> SpikeRecord:
-    first = parts[0]
-    merged = {
-        kind: {name: np.concatenate([getattr(p, kind)[name] for p in parts]) for name in getattr(first, kind)}
+    merged: dict[str, Any] = {
+        kind: {name: np.concatenate([getattr(p, kind)[name] for p in parts]) for name in getattr(parts[0], kind)}
         for kind in ("messages", "spikes", "counts", "potentials", "synops")
     }
-    return SpikeRecord(
-        first.engine,
-        first.schedule,
-        *(np.concatenate([getattr(p, k) for p in parts]) for k in ("logits", "certified", "last_spike")),
-        **merged,
-    )
+    merged |= {kind: np.concatenate([getattr(p, kind) for p in parts]) for kind in ("logits", "certified", "last_spike")}
+    return replace(parts[0], **merged)
