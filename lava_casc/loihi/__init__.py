@@ -17,6 +17,7 @@ _WHERE = {
     "CIF": "lava_casc.loihi.cif",
     "CIFMaxPool": "lava_casc.loihi.max_pool",
     "WakeSleepController": "lava_casc.loihi.controller",
+    "register_netx": "lava_casc.loihi.netx",
     "run": "lava_casc.loihi.runner",
 }
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from lava.magma.core.process.ports.ports import InPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.proc.conv.process import Conv as LavaConv
 from lava.proc.dense.process import Dense as LavaDense
@@ -20,7 +22,7 @@ from lava_casc.loihi.max_pool import CIFMaxPool
 from lava_casc.loihi.readout import Readout
 from lava_casc.loihi.source import SampleSource
 from lava_casc.loihi.tap import Tap
-from lava_casc.network import Conv, Input, IntegerNetwork, MaxPool, Neurons, Synapse
+from lava_casc.network import Conv, Input, IntegerNetwork, MaxPool, Neurons, Shape, Synapse
 from lava_casc.network import Readout as ReadoutLayer
 from lava_casc.schedule import WakeSleepSchedule
 
@@ -95,54 +97,13 @@ def build(
     state_bits, strict
         As in `CIF`.
     """
-    timing = network.timing(schedule)
-    steps = {"wake_steps": schedule.wake_steps, "period": schedule.period}
-    register = {"state_bits": state_bits, "strict": strict}
-    end = network.readout
-    circuit = Circuit(
-        controller=WakeSleepController(period=schedule.period, samples=len(images), name="controller"),
-        source=SampleSource(images=lava_images(images), **steps, name=network.input.name),
-        readout=Readout(
-            shape=lava_shape(network.shapes[end.name]),
-            bias=lava_values(end.bias),
-            bias_start=timing[end.name].bias_start,
-            last_event=network.last_event(schedule),
-            until_silent=until_silent,
-            name=end.name,
-            **steps,
-            **register,
-        ),
-    )
-    out = {network.input.name: circuit.source.s_out}
-    gated = [circuit.source, circuit.readout]
+    builder = _Builder(network, images, schedule, floating, until_silent, {"state_bits": state_bits, "strict": strict})
     for layer in network.spiking:
-        if isinstance(layer, MaxPool):
-            found = _pool(layer, network, schedule)
-            out[layer.source].connect(found.s_in)
-        else:
-            found = _neurons(layer, network, schedule, register)
-            _connect(circuit, network, schedule, layer, found.a_in, out, floating)
-        out[layer.name] = found.s_out
-        found.activity.connect(circuit.readout.activity)
-        circuit.layers[layer.name] = found
-        gated.append(found)
-    _connect(circuit, network, schedule, end, circuit.readout.a_in, out, floating)
+        builder.add(layer)
+    builder.connect(network.readout, builder.circuit.readout.a_in)
     for name in tapped:
-        tap = circuit.taps[name] = Tap(
-            shape=lava_shape(network.shapes[name]),
-            period=schedule.period,
-            spikes=tap_spikes,
-            name=f"{name}.tap",
-        )
-        tap.result.flag_external_pipe(buffer_size=PIPE_DEPTH)
-        out[name].connect(tap.s_in)
-        gated.append(tap)
-    for process in gated:
-        circuit.controller.gate.connect(process.gate)
-    if until_silent:
-        circuit.readout.silent.connect(circuit.controller.silent)
-    circuit.readout.result.flag_external_pipe(buffer_size=PIPE_DEPTH)
-    return circuit
+        builder.tap(name, tap_spikes)
+    return builder.circuit
 
 
 def message_bits(network: IntegerNetwork, name: str, schedule: WakeSleepSchedule) -> int:
@@ -157,64 +118,134 @@ def message_bits(network: IntegerNetwork, name: str, schedule: WakeSleepSchedule
     return signed_bits(-burst, burst)
 
 
-def _neurons(layer: Neurons, network: IntegerNetwork, schedule: WakeSleepSchedule, register: dict) -> CIF:
-    timing = network.timing(schedule)[layer.name]
-    return CIF(
-        shape=lava_shape(network.shapes[layer.name]),
-        threshold=layer.threshold,
-        levels=layer.levels,
-        bias=lava_values(layer.bias),
-        initial=layer.initial,
-        wake_steps=schedule.wake_steps,
-        period=schedule.period,
-        bias_start=timing.bias_start,
-        max_burst=schedule.max_burst,
-        release=timing.release,
-        name=layer.name,
-        **register,
-    )
+class _Builder:
+    """A circuit that grows layer by layer, and the port from which each layer's spikes come."""
+
+    def __init__(
+        self,
+        network: IntegerNetwork,
+        images: NDArray[np.int64],
+        schedule: WakeSleepSchedule,
+        floating: bool,
+        until_silent: bool,
+        register: dict[str, Any],
+    ) -> None:
+        self.network, self.schedule, self.floating = network, schedule, floating
+        self.timing = network.timing(schedule)
+        self.steps: dict[str, Any] = {"wake_steps": schedule.wake_steps, "period": schedule.period}
+        self.register = register
+        controller = WakeSleepController(period=schedule.period, samples=len(images), name="controller")
+        source = SampleSource(images=lava_images(images), **self.steps, name=network.input.name)
+        self.circuit = Circuit(controller, source, self._readout(until_silent))
+        self.out = {network.input.name: source.s_out}
+        controller.gate.connect(source.gate)
+        controller.gate.connect(self.circuit.readout.gate)
+        if until_silent:
+            self.circuit.readout.silent.connect(controller.silent)
+
+    def add(self, layer: Neurons | MaxPool) -> None:
+        """Add a spiking layer and everything that it is connected to."""
+        made: CIF | CIFMaxPool
+        if isinstance(layer, MaxPool):
+            made = self._pool(layer)
+            self.out[layer.source].connect(made.s_in)
+        else:
+            made = self._neurons(layer)
+            self.connect(layer, made.a_in)
+        made.activity.connect(self.circuit.readout.activity)
+        self.circuit.controller.gate.connect(made.gate)
+        self.circuit.layers[layer.name] = made
+        self.out[layer.name] = made.s_out
+
+    def connect(self, layer: Neurons | ReadoutLayer, port: InPort) -> None:
+        """Add the synapses of a layer; the port sums what they deliver."""
+        scale = layer.threshold if self.floating and isinstance(layer, Neurons) else None
+        for i, synapse in enumerate(layer.synapses):
+            shape = self.network.shapes[synapse.source]
+            bits = message_bits(self.network, synapse.source, self.schedule)
+            made = make_synapse(synapse, shape, f"{layer.name}.synapses[{i}]", bits, scale, self.floating)
+            source = self.out[synapse.source]
+            (source if made.s_in.shape == source.shape else source.flatten()).connect(made.s_in)
+            made.a_out.connect(port)
+            self.circuit.synapses[layer.name, i] = made
+
+    def tap(self, name: str, spikes: bool) -> None:
+        """Record a layer."""
+        shape = lava_shape(self.network.shapes[name])
+        tap = Tap(shape=shape, period=self.schedule.period, spikes=spikes, name=f"{name}.tap")
+        tap.result.flag_external_pipe(buffer_size=PIPE_DEPTH)
+        self.out[name].connect(tap.s_in)
+        self.circuit.controller.gate.connect(tap.gate)
+        self.circuit.taps[name] = tap
+
+    def _neurons(self, layer: Neurons) -> CIF:
+        return CIF(
+            shape=lava_shape(self.network.shapes[layer.name]),
+            threshold=layer.threshold,
+            levels=layer.levels,
+            bias=lava_values(layer.bias),
+            initial=layer.initial,
+            bias_start=self.timing[layer.name].bias_start,
+            max_burst=self.schedule.max_burst,
+            release=self.timing[layer.name].release,
+            name=layer.name,
+            **self.steps,
+            **self.register,
+        )
+
+    def _pool(self, layer: MaxPool) -> CIFMaxPool:
+        return CIFMaxPool(
+            shape=lava_shape(self.network.shapes[layer.source]),
+            kernel=lava_pair(layer.kernel),
+            stride=lava_pair(layer.stride),
+            padding=lava_pair(layer.padding),
+            dilation=lava_pair(layer.dilation),
+            period=self.schedule.period,
+            name=layer.name,
+        )
+
+    def _readout(self, until_silent: bool) -> Readout:
+        layer = self.network.readout
+        readout = Readout(
+            shape=lava_shape(self.network.shapes[layer.name]),
+            bias=lava_values(layer.bias),
+            bias_start=self.timing[layer.name].bias_start,
+            last_event=self.network.last_event(self.schedule),
+            until_silent=until_silent,
+            name=layer.name,
+            **self.steps,
+            **self.register,
+        )
+        readout.result.flag_external_pipe(buffer_size=PIPE_DEPTH)
+        return readout
 
 
-def _pool(layer: MaxPool, network: IntegerNetwork, schedule: WakeSleepSchedule) -> CIFMaxPool:
-    pairs = {name: lava_pair(getattr(layer, name)) for name in ("kernel", "stride", "padding", "dilation")}
-    return CIFMaxPool(shape=lava_shape(network.shapes[layer.source]), period=schedule.period, name=layer.name, **pairs)
-
-
-def _connect(
-    circuit: Circuit,
-    network: IntegerNetwork,
-    schedule: WakeSleepSchedule,
-    layer: Neurons | ReadoutLayer,
-    port,
-    out: dict,
-    floating: bool,
-) -> None:
-    scale = layer.threshold if floating and isinstance(layer, Neurons) else None
-    for i, synapse in enumerate(layer.synapses):
-        bits = message_bits(network, synapse.source, schedule)
-        name = f"{layer.name}.synapses[{i}]"
-        made = _synapse(synapse, network, name, bits, scale, floating)
-        circuit.synapses[layer.name, i] = made
-        source = out[synapse.source]
-        (source if isinstance(synapse, Conv) or len(source.shape) == 1 else source.flatten()).connect(made.s_in)
-        made.a_out.connect(port)
-
-
-def _synapse(
-    synapse: Synapse, network: IntegerNetwork, name: str, bits: int, scale: NDArray | None, floating: bool
+def make_synapse(
+    synapse: Synapse, shape: Shape, name: str, message_bits: int, scale: NDArray | None, floating: bool
 ) -> AbstractProcess:
-    """Return Lava's process of a synapse.
+    """Return Lava's process of a synapse from a source of `shape`.
 
     In fixed point Lava's Conv knows no exponent, so that the weights are shifted; its Dense drops the lowest
     bit of matrices of mixed sign, so that the weights go in doubled and come out halved. To call every matrix
     mixed keeps Lava from clipping those of one sign differently.
+
+    Parameters
+    ----------
+    synapse : Conv or Dense
+    shape : tuple of int
+        ``(C, H, W)`` or ``(N,)``.
+    name : str
+    message_bits : int
+        The width of the source's spikes; with 0 Lava drops their signs and sizes.
+    scale : array, optional
+        What the weights of each target channel are divided by, in floating point.
+    floating : bool
     """
     weight = synapse.weight
     if floating:
         weight = weight * 2.0**synapse.exponent
         if scale is not None:
             weight = weight / scale.reshape(-1, *(1,) * (weight.ndim - 1))
-    shape = network.shapes[synapse.source]
     if isinstance(synapse, Conv):
         weight = weight if floating else weight << synapse.exponent
         return LavaConv(
@@ -224,16 +255,16 @@ def _synapse(
             padding=lava_pair(synapse.padding),
             dilation=lava_pair(synapse.dilation),
             groups=synapse.groups,
-            num_message_bits=bits,
+            num_message_bits=message_bits,
             name=name,
         )
     weight = lava_matrix(weight, shape)
     if floating:
-        return LavaDense(weights=weight, num_message_bits=bits, name=name)
+        return LavaDense(weights=weight, num_message_bits=message_bits, name=name)
     return LavaDense(
         weights=weight << 1,
         weight_exp=synapse.exponent - 1,
         sign_mode=SignMode.MIXED,
-        num_message_bits=bits,
+        num_message_bits=message_bits,
         name=name,
     )

@@ -166,7 +166,8 @@ def test_lenient_registers_wrap():
         ({"levels": -1}, r"levels \(-1\) is below 0"),
         ({"bias_start": 1}, r"bias_start \(1\) is below 2"),
         ({"state_bits": 32}, r"state_bits \(32\) lies outside \[2, 31\]"),
-        ({"initial": 1 << 23}, r"initial \(8388608\) exceeds the 24 signed bits"),
+        ({"initial": 1 << 23}, r"initial \(8388608\) exceeds the 24 signed bits .* \(8388607\)"),
+        ({"initial": -(1 << 23) - 1}, r"initial \(-8388609\) exceeds the 24 signed bits .* \(-8388608\)"),
         ({"threshold": [1, 2, 3]}, r"threshold of shape \(3,\) does not fit the layer \(2,\)"),
     ],
 )

@@ -12,10 +12,10 @@ from loihi_models import started, step
 
 from lava_casc.linear import apply
 from lava_casc.loihi import layout
-from lava_casc.loihi.build import _synapse
+from lava_casc.loihi.build import make_synapse
 from lava_casc.loihi.fast_synapse import FastConvFixed, FastConvFloat, FastDenseFixed, FastDenseFloat
 from lava_casc.loihi.fast_synapse.models import Product
-from lava_casc.network import Conv, Dense, Input, IntegerNetwork, Readout
+from lava_casc.network import Conv, Dense
 
 CONVS = [
     # channels, out, kernel, stride, padding, dilation, groups
@@ -27,16 +27,8 @@ CONVS = [
 ]
 
 
-def _one_synapse(synapse, shape):
-    """Return a network whose readout has this synapse alone."""
-    target = synapse.output_shape(shape)
-    return IntegerNetwork(
-        (Input("input", shape, -128, 255), Readout("readout", (synapse,), np.zeros(target[0], np.int64)))
-    )
-
-
 def _delivered(synapse, shape, spikes, model, floating):
-    process = _synapse(synapse, _one_synapse(synapse, shape), "synapse", 9, None, floating)
+    process = make_synapse(synapse, shape, "synapse", 9, None, floating)
     made = started(process, model)
     arriving = (
         layout.lava_images(spikes[None])[0]

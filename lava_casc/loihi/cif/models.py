@@ -22,6 +22,7 @@ class AbstractPyCIF(PyLoihiProcessModel):
     """The step that both precisions share; they differ in what holds a potential."""
 
     register_type: type[Register | Unbounded]
+    u: NDArray
 
     gate: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)

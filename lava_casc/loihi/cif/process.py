@@ -139,8 +139,8 @@ class CIF(AbstractProcess):
         self.activity = OutPort(shape=(1,))
         self.u = Var(shape=shape, init=values["u0"])
         self.y = Var(shape=shape, init=0)
-        for what, value in values.items():
-            setattr(self, what, Var(shape=value.shape, init=value))
+        for what, array in values.items():
+            setattr(self, what, Var(shape=array.shape, init=array))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -154,14 +154,8 @@ def _fitting(path: str, what: str, values: ArrayLike, shape: tuple[int, ...], bi
         raise TypeError(f"{path}: {what} must hold integers, not {array.dtype}")
     if array.ndim > len(shape) or any(n not in (1, m) for n, m in zip(array.shape[::-1], shape[::-1], strict=False)):
         raise RangeError(f"{path}: {what} of shape {array.shape} does not fit the layer {tuple(shape)}.")
-    worst = max(int(array.max()), -int(array.min()))
-    if worst > signed_range(bits)[1]:
-        raise exceeds(
-            path,
-            what,
-            worst,
-            f"the {bits} signed bits of the state",
-            signed_range(bits)[1],
-            "Use fewer weight bits",
-        )
+    (low, high), least, greatest = signed_range(bits), int(array.min()), int(array.max())
+    if least < low or greatest > high:
+        value, limit = (greatest, high) if greatest > high else (least, low)
+        raise exceeds(path, what, value, f"the {bits} signed bits of the state", limit, "Use fewer weight bits")
     return array.astype(np.int64)

@@ -80,7 +80,8 @@ class _FastConv:
         dtype = self.product.dtype(spikes)
         padded = np.zeros((spikes.shape[0] + 2 * pw, spikes.shape[1] + 2 * ph, spikes.shape[2]), dtype)
         padded[pw : pw + spikes.shape[0], ph : ph + spikes.shape[1]] = spikes
-        windows = sliding_window_view(padded, (dw * (kw - 1) + 1, dh * (kh - 1) + 1), axis=(0, 1))
+        reach = (dw * (kw - 1) + 1, dh * (kh - 1) + 1)
+        windows = sliding_window_view(padded, reach, axis=(0, 1))  # type: ignore[call-overload]
         windows = windows[::sw, ::sh, :, ::dw, ::dh]  # (W', H', C, KW, KH)
         width, height = windows.shape[:2]
         grouped = windows.reshape(width, height, groups, channels, kw, kh) if groups > 1 else windows[:, :, None]
@@ -122,6 +123,8 @@ class _FastDense:
 class FastDenseFixed(_FastDense, PyDenseModelBitAcc):
     """Lava's bit-accurate Dense, the same to the bit: clipping, truncation and exponent included."""
 
+    a_buff: NDArray = PyDenseModelBitAcc.a_buff
+
     def run_spk(self) -> None:
         """Multiply, then shift by the exponent."""
         found = self.multiply()
@@ -141,6 +144,8 @@ class FastDenseFixed(_FastDense, PyDenseModelBitAcc):
 
 class FastDenseFloat(_FastDense, PyDenseModelFloat):
     """Lava's floating-point Dense; the same to the bit where its sums are exact."""
+
+    a_buff: NDArray = PyDenseModelFloat.a_buff
 
     def run_spk(self) -> None:
         """Multiply."""

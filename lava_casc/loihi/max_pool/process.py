@@ -47,7 +47,7 @@ class CIFMaxPool(AbstractProcess):
     def __init__(
         self,
         *,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         kernel: Pair,
         stride: Pair,
         period: int,

@@ -22,6 +22,7 @@ class AbstractPyReadout(PyLoihiProcessModel):
     """The step that both precisions share."""
 
     register_type: type[Register | Unbounded]
+    u: NDArray
 
     activity: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
     gate: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32)
