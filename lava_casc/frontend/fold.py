@@ -143,7 +143,9 @@ class _Affine:
         """The source that this value is, unchanged, if it is one."""
         if len(self.terms) != 1 or bool(self.bias.any()) or not _is_pointwise(self.terms[0]):
             return None
-        return self.terms[0].source if bool((self.terms[0].weight == 1).all()) else None
+        term = self.terms[0]
+        factors = np.diagonal(term.weight) if isinstance(term, Dense) else term.weight
+        return term.source if bool((factors == 1).all()) else None
 
 
 @dataclass(frozen=True, eq=False)

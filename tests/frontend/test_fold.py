@@ -1,0 +1,291 @@
+"""One test a rewrite: a tiny network before == after in float64, and the layers that it must become."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from models import Model, randomize
+from torch import nn
+
+from lava_casc.errors import UnsupportedModelError
+from lava_casc.frontend import CQReLU, GraphModel, InputSpec, Normalize, fold, quantize, trace
+from lava_casc.frontend.fold import FloatNeurons, activate, received
+from lava_casc.hardware import read_hardware
+from lava_casc.linear import max_pool
+from lava_casc.network import Conv, Dense, MaxPool
+from lava_casc.reference import forward, simulate
+
+IMAGE = (3, 6, 8)
+
+
+def unchanged(model, shape=IMAGE, samples=4):
+    """Fold; every layer's sum must be the graph's value, and the integer network must take it from there."""
+    torch.manual_seed(1)
+    randomize(model)
+    graph = trace(model, shape)
+    network = fold(graph, check=0)
+    x = torch.rand(samples, *shape, dtype=torch.float64) * 4 - 2
+    with torch.no_grad():
+        truth = GraphModel(graph).double().eval().values(x)
+    values = {"input": x}
+    for layer in network.layers:
+        if isinstance(layer, MaxPool):
+            values[layer.name] = max_pool(layer, values[layer.source])
+            continue
+        z = received(network, layer, values)
+        wanted = truth[layer.preactivation]
+        assert z.numel() == wanted.numel() > 0
+        assert float((z - wanted.reshape(z.shape)).abs().max()) < 1e-12 * max(1, float(wanted.abs().max()))
+        assert z.shape[1:] == network.shapes[layer.name]
+        if isinstance(layer, FloatNeurons):
+            values[layer.name] = truth[layer.activation].reshape(z.shape) if layer.activation else activate(layer, z)
+    assert wanted.abs().max() > 0
+    names = [layer.name for layer in network.layers]
+    assert len(set(names)) == len(names)
+    integers, report = quantize(network, InputSpec(shape, -8, 7, 0.25), read_hardware())
+    images = np.random.default_rng(0).integers(-8, 8, (2, *shape))
+    record = simulate(integers, images)
+    assert record.all_certified
+    assert np.array_equal(record.logits, forward(integers, images).logits)
+    return network
+
+
+def layers(network):
+    """Return name and kinds of synapses of each layer."""
+    return [
+        (layer.name, "pool" if isinstance(layer, MaxPool) else [type(s).__name__.lower() for s in layer.synapses])
+        for layer in network.layers
+    ]
+
+
+def act(levels=4):
+    return CQReLU(levels, 0.9, "round")
+
+
+def head(*body, width=None):
+    """Return the model with a linear end."""
+    return nn.Sequential(*body, nn.Flatten(), nn.LazyLinear(2)) if width is None else nn.Sequential(*body, nn.Linear(width, 2))
+
+
+def ready(model, shape=IMAGE):
+    """Run lazy modules once."""
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, *shape))
+    return model
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+
+CONV = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2)}
+
+#: Name, body, the synapses of its layers before the final Dense.
+REWRITES = {
+    "bn after conv": ([nn.Conv2d(3, 4, (3, 2), **CONV), nn.BatchNorm2d(4), act()], ["conv"]),
+    "bn after grouped conv": ([nn.Conv2d(3, 6, (3, 2), **CONV, groups=3, bias=False), nn.BatchNorm2d(6), act()], ["conv"]),
+    "bn without affine": ([nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False, eps=0.1), act()], ["conv"]),
+    "bn before padded conv": ([nn.BatchNorm2d(3), nn.Conv2d(3, 4, (3, 2), **CONV), act()], ["conv"]),
+    "normalize before padded conv": (
+        [Normalize([0.3, 0.5, 0.7], [0.2, 0.3, 2.0]), nn.Conv2d(3, 4, (3, 2), **CONV), act()],
+        ["conv"],
+    ),
+    "normalize, bn, conv": ([Normalize(0.4, 0.3), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 3, padding=1), act()], ["conv"]),
+    "two norms": ([nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4), act()], ["conv"]),
+    "avg pool after act": ([act(), nn.AvgPool2d(2), nn.Conv2d(3, 4, (2, 3), padding=1), act()], ["conv", "conv"]),
+    "avg pool with remainder": ([act(), nn.AvgPool2d((2, 3)), nn.Conv2d(3, 4, 2), act()], ["conv", "conv"]),
+    "remainder, padding": ([act(), nn.AvgPool2d((4, 3)), nn.Conv2d(3, 4, 2, padding=1), act()], ["conv", "dense"]),
+    "avg pool overlapping": ([act(), nn.AvgPool2d((3, 2), (2, 1)), nn.Conv2d(3, 4, 2, (1, 2)), act()], ["conv", "conv"]),
+    "avg pool padded": ([act(), nn.AvgPool2d(3, 2, (1, 0)), nn.Conv2d(3, 4, 2), act()], ["conv", "conv"]),
+    "avg pool padded twice": ([act(), nn.AvgPool2d(3, 2, 1), nn.Conv2d(3, 4, 2, padding=1), act()], ["conv", "dense"]),
+    "count_include_pad": ([act(), nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.Conv2d(3, 4, 2), act()], ["conv", "dense"]),
+    "divisor": ([act(), nn.AvgPool2d(3, 2, 1, divisor_override=5), nn.Conv2d(3, 4, 2), act()], ["conv", "conv"]),
+    "divisor, padding uncounted": ([nn.AvgPool2d(3, 2, 1, False, False, 5), act()], ["conv"]),
+    "ceil_mode": ([act(), nn.AvgPool2d((4, 3), ceil_mode=True), nn.Conv2d(3, 4, 2), act()], ["conv", "dense"]),
+    "avg pool before act": ([nn.Conv2d(3, 4, 3), nn.AvgPool2d((2, 3), (1, 2)), act()], ["conv"]),
+    "avg pool of padded conv": ([nn.Conv2d(3, 4, 3, padding=1), nn.AvgPool2d((2, 3), (1, 2)), act()], ["conv"]),
+    "uneven pool, then conv": (
+        [nn.AvgPool2d(3, 2, 1, count_include_pad=False), act(), nn.Conv2d(3, 2, 2, padding=1), act()],
+        ["dense", "dense"],
+    ),
+    "pool then pool": ([act(), nn.AvgPool2d((1, 2)), nn.AvgPool2d((3, 2)), nn.Conv2d(3, 4, (1, 2)), act()], ["conv"] * 2),
+    "dilation after pool": ([act(), nn.AvgPool2d((2, 1)), nn.Conv2d(3, 4, 3, 1, 2, dilation=(1, 3)), act()], ["conv"] * 2),
+    "grouped conv after pool": ([act(), nn.AvgPool2d(2), nn.Conv2d(3, 6, 2, groups=3), act()], ["conv"] * 2),
+    "depthwise after conv": ([nn.Conv2d(3, 6, 2), nn.Conv2d(6, 6, (2, 3), groups=6), act()], ["conv"]),
+    "adaptive even": ([act(), nn.AdaptiveAvgPool2d((3, 2)), nn.Conv2d(3, 4, 2), act()], ["conv", "conv"]),
+    "adaptive uneven": ([act(), nn.AdaptiveAvgPool2d((4, 3)), nn.Conv2d(3, 4, 2), act()], ["conv", "dense"]),
+    "adaptive None": ([act(), nn.AdaptiveAvgPool2d((None, 2)), nn.Conv2d(3, 4, 2), act()], ["conv", "conv"]),
+    "adaptive upwards": ([act(), nn.AdaptiveAvgPool2d((7, 9)), act()], ["conv", "dense"]),
+    "max pool after act": ([nn.Conv2d(3, 4, 3), act(), nn.MaxPool2d(2, 1, (1, 0))], ["conv", "pool"]),
+    "max pool before act": ([nn.Conv2d(3, 4, 3), nn.MaxPool2d((2, 3), (2, 1)), act()], ["conv", "pool"]),
+    "padded max pool before act": ([nn.Conv2d(3, 4, 3), nn.MaxPool2d(3, 2, 1), act()], ["conv", "pool"]),
+    "max pool of bn before act": ([nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.MaxPool2d(3, 2, 1), act()], ["conv", "pool"]),
+    "dilated max pool": ([nn.Conv2d(3, 4, 3), nn.MaxPool2d(2, 1, 0, (2, 3)), act()], ["conv", "pool"]),
+    "max pool of max pool": ([act(), nn.MaxPool2d((1, 2)), nn.MaxPool2d((2, 1), 1)], ["conv", "pool", "pool"]),
+    "max pool of avg pool before act": ([act(), nn.AvgPool2d(2), nn.MaxPool2d(2, 1), act()], ["conv", "conv", "pool"]),
+    "max pool of input before act": ([nn.MaxPool2d(2), act()], ["conv", "pool"]),
+    "max pool, act, conv": ([nn.Conv2d(3, 2, 2), nn.MaxPool2d(2), act(), nn.Conv2d(2, 2, 2), act()], ["conv", "pool", "conv"]),
+    "1x1 after conv": ([nn.Conv2d(3, 5, (2, 3), 2, 1), nn.Conv2d(5, 2, 1), act()], ["dense"]),
+    "conv after 1x1": ([nn.Conv2d(3, 5, 1), nn.Conv2d(5, 2, 3, padding=1), act()], ["dense"]),
+    "conv after conv": ([nn.Conv2d(3, 2, 3, (2, 1), 1), nn.Conv2d(2, 4, 2, padding=1), act()], ["dense"]),
+    "flatten, act": ([nn.Conv2d(3, 4, 3), nn.Flatten(), act()], ["conv"]),
+    "flatten, bn1d, act": ([nn.Conv2d(3, 2, 3), nn.Flatten(), nn.BatchNorm1d(48), act()], ["dense"]),
+    "act, flatten, bn1d": ([act(), nn.Flatten(), nn.BatchNorm1d(144), act()], ["conv", "dense"]),
+    "act of act": ([nn.Conv2d(3, 4, 3), act(2), act(8)], ["conv", "conv"]),
+    "linear after linear": ([nn.Flatten(), nn.Linear(144, 5), nn.Linear(5, 7), act()], ["dense"]),
+    "bn after linear": ([nn.Flatten(), nn.Linear(144, 5), nn.BatchNorm1d(5), act()], ["dense"]),
+    "gap, linear": ([nn.Conv2d(3, 4, 3), act(), nn.AdaptiveAvgPool2d(1)], ["conv"]),
+    "act first": ([act()], ["conv"]),
+    "no activation": ([nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)], []),
+}
+
+
+@pytest.mark.parametrize("case", REWRITES)
+def test_rewrite(case):
+    body, wanted = REWRITES[case]
+    network = unchanged(ready(head(*body)))
+    assert [kinds if kinds == "pool" else kinds[0] for _, kinds in layers(network)] == [*wanted, "dense"]
+    assert all(len(kinds) == 1 for _, kinds in layers(network) if kinds != "pool")
+
+
+def test_a_shift_before_zero_padding_leaves_its_mark_at_the_border():
+    network = unchanged(ready(head(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3, padding=1), act())))
+    bias = network.layers[0].bias
+    assert bias.shape == network.shapes["1"] == (4, 6, 8)
+    assert np.ptp(bias[:, 1:-1, 1:-1], axis=(1, 2)).max() < 1e-12
+    assert not np.allclose(bias[:, 0, 1:-1], bias[:, 1, 1:-1])
+    unpadded = unchanged(ready(head(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), act())))
+    assert unpadded.layers[0].bias.shape == (4,)
+
+
+BRANCHES = {
+    "identity": lambda s, x: s.act2(s.conv(x) + x),
+    "identity first": lambda s, x: s.act2(x + s.conv(x)),
+    "1x1": lambda s, x: s.act2(s.conv(x) + s.one(x)),
+    "twice": lambda s, x: s.act2(x + x),
+    "three": lambda s, x: s.act2(s.conv(x) + s.one(x) + x),
+    "three, nested": lambda s, x: s.act2(s.conv(x) + (s.one(s.act3(s.conv2(x))) + x)),
+    "bn of a sum": lambda s, x: s.act2(s.bn(s.conv(x) + x)),
+    "sum of sums": lambda s, x: s.act2((lambda y: s.bn(y) + y)(s.conv(x) + x)),
+    "max pool of a sum": lambda s, x: s.act2(F.max_pool2d(s.conv(x) + x, 2)),
+    "avg pool of a sum": lambda s, x: s.act2(F.avg_pool2d(s.conv(x) + x, 2)),
+    "uneven pool of a sum": lambda s, x: s.act2(F.adaptive_avg_pool2d(s.conv(x) + x, (4, 5))),
+    "conv of a sum": lambda s, x: s.act2(s.one(s.conv(x) + x)),
+    "two activations": lambda s, x: (lambda y: s.act2(y) + s.act3(y))(s.conv(x)),
+    "matrix and conv": lambda s, x: s.act2(s.conv2(s.conv(x)) + x),
+    "pooled branches": lambda s, x: F.max_pool2d(s.act2(s.conv(x)), 3, 1, 1) + s.act3(s.one(x)),
+    "flat and image": lambda s, x: s.act2(x.flatten(1) + s.bn1(s.conv(x).flatten(1))),
+}
+
+
+@pytest.mark.parametrize("of_input", [False, True])
+@pytest.mark.parametrize("case", BRANCHES)
+def test_branches(case, of_input):
+    parts = {"act2": act(), "act3": act(2), "bn": nn.BatchNorm2d(3), "bn1": nn.BatchNorm1d(144), "act1": act(8)}
+    parts |= {name: nn.Conv2d(3, 3, 3, padding=1) for name in ("conv", "conv2")} | {"one": nn.Conv2d(3, 3, 1)}
+    run = BRANCHES[case]
+    model = Model(lambda s, x: run(s, x if of_input else s.act1(x)), **parts)
+    network = unchanged(ready(head(model)))
+    sources = {s.source for layer in network.layers if not isinstance(layer, MaxPool) for s in layer.synapses}
+    assert ("0.act1" in sources) is not of_input
+
+
+def test_layers_are_named_after_the_module_that_has_the_weights():
+    inner = Model(lambda s, x: s.act2(s.conv(s.act1(x)) + x), act1=act(), act2=act(), conv=nn.Conv2d(3, 3, 3, padding=1))
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), act(), inner, inner, nn.Flatten(), nn.Linear(144, 2))
+    names = [name for name, _ in layers(unchanged(model))]
+    assert names == ["0", "2.act1", "2.conv", "2.act1_1", "2.conv_1", "5"]
+
+
+@pytest.mark.parametrize("name", ["input", "readout"])
+def test_a_module_may_be_called_like_our_own_layers(name):
+    model = Model(lambda s, x: s.end(s.act(getattr(s, name)(x))), act=act(), end=nn.Linear(4, 2))
+    setattr(model, name, nn.Linear(5, 4))
+    assert len(unchanged(model, (5,)).layers) == 2
+
+
+# Ends of a model
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (nn.Linear(5, 2), (5,)),
+        (nn.Sequential(nn.Linear(5, 2), nn.Dropout()), (5,)),
+        (nn.Sequential(nn.Linear(5, 4), act()), (5,)),
+        (nn.Sequential(nn.Linear(5, 4, bias=False), act(), nn.BatchNorm1d(4)), (5,)),
+        (nn.Identity(), (5,)),
+        (nn.Sequential(nn.Conv2d(3, 2, 3), act(), nn.Flatten()), IMAGE),
+        (nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), act()), IMAGE),
+        (nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten()), IMAGE),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), act(), nn.Conv2d(4, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), IMAGE),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), act(), nn.MaxPool2d(2), nn.Flatten()), IMAGE),
+        (nn.Flatten(), IMAGE),
+    ],
+)
+def test_ends(model, shape):
+    network = unchanged(model, shape)
+    assert [type(s) for s in network.layers[-1].synapses] == [Dense]
+
+
+REFUSED = {
+    "max pool of the input": ([nn.MaxPool2d(2), nn.Conv2d(3, 2, 2), act()], "^0: a max pool .* followed by Conv2d"),
+    "max of avg": ([act(), nn.AvgPool2d(2), nn.MaxPool2d(2), nn.Conv2d(3, 2, 1)], "^2: .* right before or right behind"),
+    "max of max of conv": ([nn.Conv2d(3, 2, 2), nn.MaxPool2d(2), nn.MaxPool2d(2), act()], "^1: .* MaxPool2d .2."),
+    "bn between": ([nn.Conv2d(3, 2, 2), nn.MaxPool2d(2), nn.BatchNorm2d(2), act()], "^1: .*BatchNorm2d"),
+    "max of a matrix": ([nn.AdaptiveAvgPool2d((4, 5)), act(), nn.MaxPool2d(2)], "^2: a max pool of 1, .* matrix"),
+    "max of a matrix before act": ([nn.AdaptiveAvgPool2d((4, 5)), nn.MaxPool2d(2), act()], "^1: a max pool .* matrix"),
+    "linear on an image": ([act(), nn.Linear(8, 4)], "^1: Linear on shape"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case):
+    body, message = REFUSED[case]
+    with pytest.raises(UnsupportedModelError, match=message) as caught:
+        fold(trace(ready(head(*body)), IMAGE))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("body", [[nn.Conv2d(3, 2, 3)], [nn.MaxPool2d(2)]])
+def test_the_output_is_a_vector(body):
+    with pytest.raises(UnsupportedModelError, match="must return a vector|Put a CQReLU"):
+        fold(trace(nn.Sequential(*body), IMAGE))
+
+
+def test_windows_of_padding_alone():
+    with pytest.raises(UnsupportedModelError, match="nothing but padding"):
+        fold(trace(nn.Sequential(act(), nn.MaxPool2d(2, 1, 1, 3), nn.Flatten()), (1, 2, 2)))
+
+
+@pytest.mark.parametrize("channels", [3, 64])
+def test_a_matrix_that_would_be_too_large_is_refused(channels):
+    # 3 -> 8 -> 64 channels on 40 x 40: the second matrix is too large, though the first one is not.
+    body = [nn.Conv2d(3, channels, 3, padding=1), nn.Conv2d(channels, 64, 3, padding=1), act()]
+    with pytest.raises(UnsupportedModelError, match="^1: Conv2d follows input .* would be too large"):
+        fold(trace(ready(head(*body), (3, 40, 40)), (3, 40, 40)))
+
+
+def test_a_long_matrix_needs_little_memory():
+    # 2 x 50,000: made from its 2 rows. From its columns it would take 20 GB.
+    body = [nn.Conv2d(5, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    network = fold(trace(nn.Sequential(*body), (5, 100, 100)))
+    assert network.layers[0].synapses[0].weight.shape == (2, 50_000)
+
+
+def test_conv_is_kept_where_it_can_be():
+    assert isinstance(unchanged(ready(head(*REWRITES["avg pool after act"][0]))).layers[1].synapses[0], Conv)
+
+
+def test_fold_checks_itself(monkeypatch):
+    """Sabotage: a rewrite that is wrong by a hundred millionth does not pass."""
+    graph = trace(randomize(ready(head(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), act()))), IMAGE)
+    module = __import__("sys").modules["lava_casc.frontend.fold"]
+    right = module._RULES["BatchNorm2d"]
+
+    def wrong(folder, op, value):
+        found = right(folder, op, value)
+        return module.replace(found, bias=found.bias + 1e-8)
+
+    monkeypatch.setitem(module._RULES, "BatchNorm2d", wrong)
+    with pytest.raises(AssertionError, match="^0: folding changed the function"):
+        fold(graph)
+    assert fold(graph, check=0).layers

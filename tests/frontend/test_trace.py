@@ -1,0 +1,409 @@
+"""Tracing: every supported form, every refusal, and a graph that computes what the model does."""
+
+import math
+import operator
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from models import Model, kinds, randomize
+from torch import nn
+from torch.nn.utils import prune
+
+from lava_casc.errors import CascError, UnsupportedModelError
+from lava_casc.frontend import CQReLU, GraphModel, InputSpec, Normalize, load_checkpoint, save_model, trace
+from lava_casc.frontend.trace import KINDS, Graph, Operation
+
+IMAGE = (3, 4, 6)
+
+
+def same(model, shape=IMAGE):
+    """Trace; the graph's output must be the model's bit for bit. Return the kinds."""
+    randomize(model)
+    graph = trace(model, shape)
+    x = torch.rand(3, *shape) * 2 - 1
+    with torch.no_grad():
+        assert torch.equal(GraphModel(graph).eval()(x), model(x))
+    return kinds(graph)
+
+
+FORMS = {
+    "avg positional": (lambda s, x: F.avg_pool2d(x, 2, 1), ["AvgPool2d"]),
+    "avg keyword": (lambda s, x: F.avg_pool2d(x, kernel_size=(2, 3), stride=(1, 2), padding=1), ["AvgPool2d"]),
+    "avg all keyword": (lambda s, x: F.avg_pool2d(input=x, kernel_size=2), ["AvgPool2d"]),
+    "avg ceil": (lambda s, x: F.avg_pool2d(x, 3, 2, 1, True, False), ["AvgPool2d"]),
+    "avg divisor": (lambda s, x: F.avg_pool2d(x, 2, divisor_override=3), ["AvgPool2d"]),
+    "max positional": (lambda s, x: F.max_pool2d(x, 2, 1), ["MaxPool2d"]),
+    "max keyword": (lambda s, x: F.max_pool2d(x, kernel_size=3, padding=1, dilation=1), ["MaxPool2d"]),
+    "adaptive": (lambda s, x: F.adaptive_avg_pool2d(x, (2, None)), ["AdaptiveAvgPool2d"]),
+    "adaptive int": (lambda s, x: F.adaptive_avg_pool2d(x, output_size=1), ["AdaptiveAvgPool2d"]),
+    "mean method": (lambda s, x: x.mean((2, 3)), ["AdaptiveAvgPool2d", "Flatten"]),
+    "mean function": (lambda s, x: torch.mean(x, dim=[-1, -2]), ["AdaptiveAvgPool2d", "Flatten"]),
+    "mean all keyword": (lambda s, x: torch.mean(input=x, dim=(2, 3)), ["AdaptiveAvgPool2d", "Flatten"]),
+    "mean keepdim": (lambda s, x: x.mean(dim=(3, 2), keepdim=True), ["AdaptiveAvgPool2d"]),
+    "flatten function": (lambda s, x: torch.flatten(x, 1), ["Flatten"]),
+    "flatten keyword": (lambda s, x: torch.flatten(input=x, start_dim=1), ["Flatten"]),
+    "flatten method": (lambda s, x: x.flatten(start_dim=1), ["Flatten"]),
+    "view size": (lambda s, x: x.view(x.size(0), -1), ["Flatten"]),
+    "view shape": (lambda s, x: x.view(x.shape[0], -1), ["Flatten"]),
+    "reshape": (lambda s, x: x.reshape(-1, 72), ["Flatten"]),
+    "reshape function": (lambda s, x: torch.reshape(x, (-1, 72)), ["Flatten"]),
+    "add": (lambda s, x: s.conv(x) + x, ["Conv2d", "add"]),
+    "operator.add": (lambda s, x: operator.add(x, s.conv(x)), ["Conv2d", "add"]),
+    "torch.add": (lambda s, x: torch.add(s.conv(x), x), ["Conv2d", "add"]),
+    "torch.add keyword": (lambda s, x: torch.add(input=s.conv(x), other=x), ["Conv2d", "add"]),
+    "method add": (lambda s, x: s.conv(x).add(x), ["Conv2d", "add"]),
+    "add to itself": (lambda s, x: x + x, ["add"]),
+    "dropout function": (lambda s, x: F.dropout(s.conv(x), training=s.training), ["Conv2d"]),
+    "dropout2d function": (lambda s, x: F.dropout2d(s.conv(x), 0.5, s.training), ["Conv2d"]),
+    "module by keyword": (lambda s, x: s.conv(input=x), ["Conv2d"]),
+    "module twice": (lambda s, x: s.conv(s.conv(x)), ["Conv2d", "Conv2d"]),
+    "branches": (lambda s, x: s.act(s.conv(x)) + s.act(x), ["Conv2d", "CQReLU", "CQReLU", "add"]),
+    "unused value": (lambda s, x: (s.act(x), s.conv(x))[1], ["Conv2d"]),
+    "dropout last": (lambda s, x: F.dropout(s.conv(x), 0.1, False), ["Conv2d"]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_supported_form(form):
+    run, wanted = FORMS[form]
+    assert same(Model(run, conv=nn.Conv2d(3, 3, 3, padding=1), act=CQReLU(4))) == wanted
+
+
+def test_in_place_sum():
+    def run(self, x):
+        y = self.conv(x)
+        y += x
+        return y
+
+    assert same(Model(run, conv=nn.Conv2d(3, 3, 1))) == ["Conv2d", "add"]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Conv2d(3, 6, (2, 3), (1, 2), (1, 0), (2, 1), groups=3, bias=False),
+        nn.Conv2d(3, 2, 3, padding="valid"),
+        nn.BatchNorm2d(3),
+        nn.BatchNorm2d(3, affine=False, eps=0.5),
+        nn.AvgPool2d(2, (2, 1), 1, True, False, 3),
+        nn.MaxPool2d(3, (2, 1), 1, 1),
+        nn.AdaptiveAvgPool2d((None, 2)),
+        nn.Flatten(),
+        CQReLU(3, 0.7, "round", True),
+        Normalize([0.1, 0.2, 0.3], [1.0, 2.0, 3.0]),
+        Normalize(0.1, 2.0),
+    ],
+)
+def test_supported_module(module):
+    assert same(module) == [type(module).__name__]
+    assert same(nn.Sequential(nn.Identity(), nn.Sequential(module, nn.Dropout()))) == [type(module).__name__]
+
+
+@pytest.mark.parametrize("module", [nn.Linear(5, 2), nn.BatchNorm1d(5), nn.Flatten(), CQReLU(2), Normalize(0.5, 0.5)])
+def test_supported_flat_module(module):
+    assert same(module, (5,)) == [type(module).__name__]
+
+
+def test_all_kinds_have_been_traced_above():
+    assert len(KINDS) == 10
+
+
+@pytest.mark.parametrize("module", [nn.Identity(), nn.Dropout(), nn.Sequential()])
+def test_nothing_at_all(module):
+    assert same(module, (5,)) == []
+
+
+def test_data_flow_and_not_declaration_orders():
+    parts = {"c": nn.Linear(2, 4), "b": CQReLU(2), "a": nn.Linear(5, 2)}
+    model = Model(lambda s, x: s.c(s.b(s.a(x))), **parts, unused=nn.LSTM(2, 3))
+    assert same(model, (5,)) == ["Linear", "CQReLU", "Linear"]
+    assert [op.path for op in trace(model, (5,)).operations[1:]] == ["a", "b", "c"]
+
+
+def test_names_are_unique_and_paths_are_module_paths():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flatten, self.x = nn.Flatten(), nn.Conv2d(3, 3, 1)
+
+        def forward(self, x):
+            return self.flatten(self.x(self.x(x)).mean((2, 3)))
+
+    # `mean.flatten` is a module here, and what x.mean(...) is split into elsewhere.
+    model = Model(lambda s, x: s.mean(s.conv_1(s.conv(s.conv(s.x(x))))), mean=Pooled(), x=nn.Conv2d(3, 3, 1))
+    model.conv, model.conv_1 = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+    graph = trace(model, IMAGE)
+    same(model)
+    names = [op.name for op in graph.operations]
+    assert len(set(names)) == len(names)
+    assert {"x", "conv", "conv_1", "mean.x", "mean.flatten"} <= {op.path for op in graph.operations}
+
+
+REFUSED = {
+    "sigmoid": (lambda s, x: s.part(x), nn.Sigmoid(), "part: Sigmoid is not supported"),
+    "relu": (lambda s, x: s.part(x), nn.ReLU(), r"part: ReLU is not supported: .*replace_relu"),
+    "transposed": (lambda s, x: s.part(x), nn.ConvTranspose2d(3, 3, 2), "part: ConvTranspose2d is not supported"),
+    "group norm": (lambda s, x: s.part(x), nn.GroupNorm(1, 3), "part: GroupNorm is not supported"),
+    "lstm": (lambda s, x: s.part(x.mean(2))[0], nn.LSTM(6, 3), r"mean: mean\(\) is not supported"),
+    "sequence": (lambda s, x: s.part(x[:, 0])[0], nn.LSTM(6, 3), r"getitem: getitem\(\) is not supported"),
+    "heads": (lambda s, x: s.part(x, x, x)[0], nn.LSTM(6, 3), "cannot be traced|does not run"),
+    "tuple": (lambda s, x: s.part(x.flatten(1))[0], nn.LSTM(72, 3), "part: LSTM is not supported"),
+    "F.relu": (lambda s, x: F.relu(s.part(x)), nn.Conv2d(3, 3, 1), r"relu: relu\(\) is not supported: .*F.relu"),
+    "x.relu": (lambda s, x: x.relu(), None, r"relu: relu\(\) is not supported: .*replace_relu"),
+    "torch.cat": (lambda s, x: torch.cat([x, x], 1), None, r"cat: cat\(\) is not supported"),
+    "split": (lambda s, x: x.split(1, 1)[0], None, r"split: split\(\) is not supported"),
+    "reflect": (lambda s, x: s.part(x), nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), "part: .*'reflect'"),
+    "same": (lambda s, x: s.part(x), nn.Conv2d(3, 3, 3, padding="same"), "part: Conv2d with padding 'same'"),
+    "max ceil": (lambda s, x: s.part(x), nn.MaxPool2d(2, ceil_mode=True), "part: MaxPool2d with ceil_mode"),
+    "F.max ceil": (lambda s, x: F.max_pool2d(x, 2, ceil_mode=True), None, "max_pool2d: MaxPool2d with ceil_mode"),
+    "indices": (lambda s, x: s.part(x)[0], nn.MaxPool2d(2, return_indices=True), "part: .*return_indices"),
+    "no statistics": (lambda s, x: s.part(x), nn.BatchNorm2d(3, track_running_stats=False), "part: .*running stat"),
+    "alpha": (lambda s, x: torch.add(x, x, alpha=2), None, "add: .*anything but two tensors"),
+    "plus one": (lambda s, x: x + 1, None, "add: .*anything but two tensors"),
+    "one plus": (lambda s, x: 1 + x, None, "add: .*anything but two tensors"),
+    "times two": (lambda s, x: x * 2, None, r"mul: mul\(\) is not supported"),
+    "minus": (lambda s, x: s.part(x) - x, nn.Conv2d(3, 3, 1), r"sub: sub\(\) is not supported"),
+    "broadcast": (lambda s, x: x + s.part(x), nn.AdaptiveAvgPool2d(1), r"an addition of shapes \(3, 4, 6\)"),
+    "own tensor": (lambda s, x: x + s.part, nn.Parameter(torch.ones(1, 3, 4, 6)), "a tensor of its own .part"),
+    "own buffer": (lambda s, x: x + s.part.bias.sum(), nn.Conv2d(3, 3, 1), "a tensor of its own .part.bias"),
+    "several": (lambda s, x: (x, s.part(x)), nn.Flatten(), "more than one tensor"),
+    "dictionary": (lambda s, x: {"logits": s.part(x)}, nn.Flatten(), "more than one tensor"),
+    "control flow": (lambda s, x: x if x.sum() > 0 else s.part(x), nn.Flatten(), "cannot be traced .*control flow"),
+    "loop": (lambda s, x: [s.part(row) for row in x][0], nn.Flatten(), "cannot be traced"),
+    "flatten all": (lambda s, x: torch.flatten(x), None, r"flatten: a reshape from \(3, 4, 6\) to \(\)"),
+    "flatten part": (lambda s, x: s.part(x), nn.Flatten(2), r"part: a reshape from \(3, 4, 6\) to \(3, 24\)"),
+    "view": (lambda s, x: x.view(x.size(0), 6, 4, 3), None, r"view: a reshape .* to \(6, 4, 3\)"),
+    "permute": (lambda s, x: x.permute(0, 2, 3, 1).flatten(1), None, r"permute: permute\(\) is not supported"),
+    "mean channels": (lambda s, x: x.mean(1), None, r"mean: mean\(\) is not supported"),
+    "mean of all": (lambda s, x: x.mean(), None, r"mean: mean\(\) is not supported"),
+    "dropout": (lambda s, x: F.dropout(x, 0.3), None, "dropout: .*drops in evaluation"),
+    "dropout true": (lambda s, x: F.dropout2d(x, training=True), None, "dropout2d: .*drops in evaluation"),
+    "size windows": (lambda s, x: F.max_pool2d(x, x.size(2)), None, "max_pool2d: .*computed from a tensor's size"),
+    "channels": (lambda s, x: s.part(x), nn.Conv2d(4, 3, 1), r"does not run on an input of shape \(3, 4, 6\)"),
+    "normalize": (lambda s, x: s.part(x.mean((2, 3))), Normalize([0.0] * 2, [1.0] * 2), "does not run on an input"),
+    "linear": (lambda s, x: s.part(x), nn.Linear(5, 3), "does not run on an input"),
+    "subclass": (lambda s, x: s.part(x), type("Mine", (nn.Conv2d,), {})(3, 3, 1), "part: Mine is not supported"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case):
+    run, part, message = REFUSED[case]
+    model = Model(run, part=part) if part is not None else Model(run)
+    with pytest.raises(UnsupportedModelError, match=message) as caught:
+        trace(model, IMAGE)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_refusal_names_the_path_of_what_is_nested():
+    inner = Model(lambda s, x: F.relu(s.fc(x)), fc=nn.Linear(5, 5))
+    with pytest.raises(UnsupportedModelError, match=r"^body\.1\.relu: relu\(\) is not supported"):
+        trace(Model(lambda s, x: s.body(x), body=nn.Sequential(nn.Identity(), inner)), (5,))
+    with pytest.raises(UnsupportedModelError, match=r"^0\.1: Tanh is not supported"):
+        trace(nn.Sequential(nn.Sequential(nn.Linear(5, 5), nn.Tanh())), (5,))
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 5), (4, 4, 4), (1, 1, 1)])
+@pytest.mark.parametrize("dims", [(1, 2), (1, 3), (0, 1), 2, (1, 2, 3)])
+def test_a_mean_over_other_axes_is_refused_whatever_its_shape(shape, dims):
+    with pytest.raises(UnsupportedModelError, match="mean"):
+        trace(Model(lambda s, x: x.mean(dims)), shape)
+
+
+@pytest.mark.parametrize("shape", [(), (3, 4), (2, 3, 4, 5)])
+def test_input_shape_is_an_image_or_a_vector(shape):
+    with pytest.raises(UnsupportedModelError, match=r"neither \(C, H, W\) nor \(N,\)"):
+        trace(nn.Identity(), shape)
+
+
+def test_normalize_must_not_widen_the_image():
+    with pytest.raises(UnsupportedModelError, match="0: Normalize of 3 channels on an input of shape"):
+        trace(nn.Sequential(Normalize([0.0] * 3, 1.0)), (1, 4, 5))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        *((nn.Conv2d(3, 3, 1), name) for name in ("weight", "bias")),
+        *((nn.BatchNorm2d(3), name) for name in ("weight", "bias", "running_mean", "running_var")),
+        *((nn.Sequential(nn.Flatten(), nn.Linear(72, 2)), name) for name in ("1.weight", "1.bias")),
+        *((Normalize([0.0] * 3, [1.0] * 3), name) for name in ("mean", "std")),
+    ],
+)
+def test_nan_and_infinity_are_refused_in_every_tensor(module, name, bad):
+    before = module.state_dict()[name].clone()
+    module.state_dict()[name].view(-1)[-1] = bad
+    try:
+        with pytest.raises(UnsupportedModelError, match=f"its {name.split('.')[-1]} holds NaN or infinity"):
+            trace(module, IMAGE)
+    finally:
+        module.state_dict()[name].copy_(before)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -1.0])
+def test_a_learned_threshold_must_be_positive_and_finite(bad):
+    act = CQReLU(4, learnable=True)
+    act.threshold.data.fill_(bad)
+    with pytest.raises(UnsupportedModelError, match=r"0: (CQReLU with threshold|its threshold holds NaN or inf)"):
+        trace(nn.Sequential(act), (5,))
+
+
+# What torch.fx cannot see
+
+
+def test_in_place_addition_to_what_is_used_again():
+    def run(self, x):
+        y = z = self.conv(x)
+        y += x
+        return self.act(y) + z
+
+    with pytest.raises(UnsupportedModelError, match="something that torch.fx cannot see"):
+        trace(Model(run, conv=nn.Conv2d(3, 3, 1), act=CQReLU(4)), IMAGE)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_hook_that_changes_the_output(inside):
+    model = nn.Sequential(nn.Linear(5, 3))
+    (model[0] if inside else model).register_forward_hook(lambda module, args, output: output * 2)
+    with pytest.raises(UnsupportedModelError, match="something that torch.fx cannot see"):
+        trace(model, (5,))
+
+
+def test_a_hook_that_looks_on_is_fine():
+    seen = []
+    model = nn.Sequential(nn.Linear(5, 3))
+    model[0].register_forward_hook(lambda module, args, output: seen.append(output.shape))
+    assert same(model, (5,)) == ["Linear"]
+    assert seen
+
+
+def test_a_batch_size_in_forward():
+    with pytest.raises(UnsupportedModelError, match="does not run on a batch of 4"):
+        trace(Model(lambda s, x: x.view(2, -1)), IMAGE)
+
+
+@pytest.mark.filterwarnings("ignore:torch.nn.utils.weight_norm is deprecated:UserWarning", "ignore::FutureWarning")
+def test_weights_that_are_computed():
+    with pytest.raises(UnsupportedModelError, match="0: Conv2d computes its weights from .*weight_g"):
+        trace(nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 3, 1))), IMAGE)
+    pruned = nn.Linear(5, 2)
+    prune.random_unstructured(pruned, "weight", 0.5)
+    with pytest.raises(UnsupportedModelError, match="0: Linear computes its weights from .*weight_mask"):
+        trace(nn.Sequential(pruned), (5,))
+    prune.remove(pruned, "weight")
+    assert same(pruned, (5,)) == ["Linear"]
+    with pytest.raises(UnsupportedModelError, match="0: ParametrizedConv2d is not supported"):
+        trace(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 1))), IMAGE)
+
+
+# What tracing leaves behind
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_is_left_as_it_was(fails):
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Sigmoid() if fails else CQReLU(4))
+    model.train()
+    model[1].eval()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    modes, state = [m.training for m in model.modules()], torch.get_rng_state()
+    if fails:
+        with pytest.raises(UnsupportedModelError):
+            trace(model, (5,))
+    else:
+        GraphModel(trace(model, (5,)))
+        assert torch.equal(torch.get_rng_state(), state)  # nor does the training's random sequence move on
+    assert [m.training for m in model.modules()] == modes
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_graph_keeps_the_dtype(dtype):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), CQReLU(4, 0.7), nn.Flatten(), nn.Linear(32, 2))
+    model = randomize(model).to(dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += torch.rand_like(parameter) / 3  # values that float32 cannot hold
+    graph = trace(model, IMAGE)
+    x = torch.rand(3, *IMAGE, dtype=dtype)
+    with torch.no_grad():
+        assert torch.equal(GraphModel(graph).eval()(x), model(x))
+
+
+def test_a_graph_model_trains_on_and_gives_its_graph_back(tmp_path):
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), CQReLU(4, learnable=True), nn.Linear(4, 2))
+    graph = trace(model, (5,))
+    copied = {op.name: {k: t.clone() for k, t in op.tensors.items()} for op in graph.operations}
+    trained = GraphModel(graph).train()
+    assert len(list(trained.parameters())) == len(list(model.parameters()))
+    optimizer = torch.optim.SGD(trained.parameters(), 1e-3)
+    for _ in range(3):
+        loss = trained(torch.rand(8, 5)).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert all(torch.equal(t, copied[op.name][k]) for op in graph.operations for k, t in op.tensors.items())
+    after = trained.graph_with_weights()
+    changed = {(op.kind, k) for op in after.operations for k, t in op.tensors.items() if (t != copied[op.name][k]).any()}
+    assert {("Linear", "weight"), ("BatchNorm1d", "running_mean"), ("CQReLU", "threshold")} <= changed
+    save_model(tmp_path / "model.pt", trained, InputSpec((5,)))
+    x = torch.rand(3, 5)
+    with torch.no_grad():
+        assert torch.equal(load_checkpoint(tmp_path / "model.pt").model(x), trained.eval()(x))
+
+
+def test_a_graph_model_that_diverged_is_refused():
+    model = GraphModel(trace(nn.Sequential(nn.Linear(5, 4), CQReLU(4, learnable=True)), (5,)))
+    model.operations["op2"].threshold.data.fill_(-1)
+    with pytest.raises(UnsupportedModelError, match="1: CQReLU with threshold -1"):
+        trace(model, (5,))
+    model.operations["op1"].weight.data.fill_(math.nan)
+    with pytest.raises(UnsupportedModelError, match="0: its weight holds NaN"):
+        trace(model, (5,))
+
+
+def test_tracing_a_graph_model_checks_its_shape():
+    model = GraphModel(trace(nn.Linear(5, 2), (5,)))
+    assert kinds(trace(model, (5,))) == ["Linear"]
+    with pytest.raises(UnsupportedModelError, match=r"\(6,\) is not \(5,\)"):
+        trace(model, (6,))
+
+
+def test_numpy_numbers_become_pythons_own():
+    graph = trace(nn.Conv2d(np.int64(3), np.int32(2), (np.int64(2), 3), stride=np.int64(1)), IMAGE)
+    arguments = graph.operations[1].arguments
+    flat = [n for value in arguments.values() for n in (value if isinstance(value, tuple) else (value,))]
+    assert {type(n) for n in flat} == {int}
+
+
+# A graph validates itself
+
+
+X = Operation("x", "input", "x")
+ADD = Operation("a", "add", "a", ("x", "x"))
+
+
+@pytest.mark.parametrize(
+    ("operations", "message"),
+    [
+        ((), "without operations"),
+        ((ADD,), "does not stand first"),
+        ((X, X), "stands twice"),
+        ((X, Operation("y", "input", "y")), "first and alone"),
+        ((X, ADD, ADD), "stands twice"),
+        ((X, Operation("a", "Sigmoid", "a", ("x",))), "unknown kind 'Sigmoid'"),
+        ((X, Operation("a", "add", "a", ("x",))), "cannot read x"),
+        ((X, Operation("a", "add", "a", ("x", "x", "x"))), "cannot read x, x, x"),
+        ((X, Operation("a", "Flatten", "a")), "cannot read nothing"),
+        ((X, Operation("a", "Flatten", "a", ("a",))), "cannot read a"),
+        ((X, Operation("a", "Flatten", "a", ("b",)), Operation("b", "Flatten", "b", ("a",))), "cannot read b"),
+    ],
+)
+def test_graph_refuses(operations, message):
+    with pytest.raises(ValueError, match=message):
+        Graph(operations, (5,))
+    assert Graph((X, ADD), (5,)).operations[1] is ADD
+    assert not issubclass(ValueError, CascError)
