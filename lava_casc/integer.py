@@ -50,13 +50,15 @@ def signed_bits(low: int, high: int) -> int:
 
 def wrap_signed(x: ArrayLike, bits: int) -> IntArray:
     """Return `x` modulo ``2**bits`` in ``[-2**(bits-1), 2**(bits-1))``, as a register of that width would hold it."""
-    low, _ = signed_range(bits)
-    return ((_as_int64(x) - low) & ((1 << bits) - 1)) + low
+    bits = min(bits, 64)
+    low, high = signed_range(bits)
+    x = _as_int64(x)
+    return (x & high) + low * (x >> (bits - 1) & 1)
 
 
 def saturate_signed(x: ArrayLike, bits: int) -> IntArray:
     """Return `x` clipped to ``[-2**(bits-1), 2**(bits-1) - 1]``."""
-    return np.clip(_as_int64(x), *signed_range(bits))
+    return np.clip(_as_int64(x), *signed_range(min(bits, 64)))
 
 
 def split_evenly(total: ArrayLike, steps: int) -> tuple[IntArray, IntArray]:
@@ -69,7 +71,7 @@ def split_evenly(total: ArrayLike, steps: int) -> tuple[IntArray, IntArray]:
         so that whatever was delivered so far lies between 0 and `total`.
     """
     total, steps = _as_int64(total), _positive(steps)
-    per_step = np.sign(total) * (np.abs(total) // steps)
+    per_step = total // steps + ((total < 0) & (total % steps != 0))
     return per_step, total - steps * per_step
 
 

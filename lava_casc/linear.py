@@ -1,4 +1,4 @@
-"""Apply a synapse or a pooling window to counts: the linear algebra that the front end, the proof and the reference share.
+"""Apply a synapse or a pooling window to counts: the algebra that front end, proof and reference share.
 
 Torch does the sums. In float64 they are exact for integers below 2**53, in float32 below 2**24; `exact_dtype` chooses.
 The Lava side does not use this module: its processes convolve on their own, so that their equality proves something.
@@ -35,9 +35,12 @@ def apply(synapse: Synapse, x: torch.Tensor, weight: torch.Tensor | None = None)
         Replaces ``effective_weight(synapse, x.dtype)``, to keep it between calls.
     """
     weight = effective_weight(synapse, x.dtype, x.device) if weight is None else weight
-    if isinstance(synapse, Conv):
-        return F.conv2d(x, weight, None, synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
-    return F.linear(x.flatten(1), weight)
+    # NNPACK, torch's choice where oneDNN is missing, convolves by Winograd or Fourier transform, and autocast
+    # rounds to bfloat16: neither is exact for integers.
+    with torch.backends.nnpack.flags(enabled=False), torch.autocast(x.device.type, enabled=False):
+        if isinstance(synapse, Conv):
+            return F.conv2d(x, weight, None, synapse.stride, synapse.padding, synapse.dilation, synapse.groups)
+        return F.linear(x.flatten(1), weight)
 
 
 def max_pool(pool: MaxPool, counts: torch.Tensor) -> torch.Tensor:

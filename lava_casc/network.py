@@ -49,10 +49,7 @@ class _Frozen:
         if dtype is not None:
             if array.dtype.kind not in "iu" and array.size:
                 raise InvalidNetworkError(f"{name} must hold integers, not {array.dtype}")
-            if (
-                array.size
-                and not np.iinfo(dtype).min <= int(array.min()) <= int(array.max()) <= np.iinfo(dtype).max
-            ):
+            if array.size and not np.iinfo(dtype).min <= int(array.min()) <= int(array.max()) <= np.iinfo(dtype).max:
                 raise InvalidNetworkError(f"{name} holds a value outside {np.dtype(dtype)}")
             array = array.astype(dtype)
         array.setflags(write=False)
@@ -129,9 +126,7 @@ class Dense(_Frozen):
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape (O,) of the target for a source of `shape`."""
         if self.weight.ndim != 2 or self.weight.shape[1] != int(np.prod(shape)):
-            raise InvalidNetworkError(
-                f"dense weights {self.weight.shape} do not fit {self.source} of shape {shape}"
-            )
+            raise InvalidNetworkError(f"dense weights {self.weight.shape} do not fit {self.source} of shape {shape}")
         return (self.weight.shape[0],)
 
 
@@ -182,7 +177,7 @@ class Input(_Frozen):
         return self._shifted(self.low), self._shifted(self.high)
 
     def encode(self, images: ArrayLike) -> IntArray:
-        """Return what the network computes with: ``(images + 2**(shift-1)) >> shift``, rounded to units of ``2**shift``.
+        """Return what the network computes with, in units of ``2**shift``: ``(images + 2**(shift-1)) >> shift``.
 
         Parameters
         ----------
@@ -197,7 +192,8 @@ class Input(_Frozen):
         array = np.asarray(images)
         if array.dtype.kind not in "iu":
             raise DataError(
-                f"{self.name}: images must hold integers, not {array.dtype}. Scale them to [{self.low}, {self.high}] and round."
+                f"{self.name}: images must hold integers, not {array.dtype}. "
+                f"Scale them to [{self.low}, {self.high}] and round."
             )
         if array.shape[1:] != self.shape:
             raise DataError(
@@ -206,7 +202,8 @@ class Input(_Frozen):
         low, high = int(array.min(initial=0)), int(array.max(initial=0))
         if low < self.low or high > self.high:
             raise RangeError(
-                f"{self.name}: images span [{low}, {high}], outside the network's input range [{self.low}, {self.high}]."
+                f"{self.name}: images span [{low}, {high}], outside the network's input range "
+                f"[{self.low}, {self.high}]."
             )
         return self._shifted(array.astype(np.int64))
 
@@ -230,9 +227,7 @@ class _Population(_Frozen):
                 raise InvalidNetworkError(f"{self.name}: weights must be int32, not {synapse.weight.dtype}")
             _check_whole(self.name, "a weight exponent", synapse.exponent)
             if synapse.exponent < 0:
-                raise InvalidNetworkError(
-                    f"{self.name}: a weight exponent ({synapse.exponent}) must not be negative"
-                )
+                raise InvalidNetworkError(f"{self.name}: a weight exponent ({synapse.exponent}) must not be negative")
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -294,7 +289,10 @@ class Readout(_Population):
 
 @dataclass(frozen=True, eq=False)
 class MaxPool(_Frozen):
-    """Max pooling over cumulative counts: emits ``max_i Y_i(t) - max_i Y_i(t-1)``. Padding never wins (counts are >= 0)."""
+    """Max pooling over cumulative counts: emits ``max_i Y_i(t) - max_i Y_i(t-1)``.
+
+    Padding never wins, because counts are not negative.
+    """
 
     name: str
     source: str
@@ -341,11 +339,7 @@ class IntegerNetwork(_Frozen):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
-        if (
-            len(self.layers) < 2
-            or not isinstance(self.layers[0], Input)
-            or not isinstance(self.layers[-1], Readout)
-        ):
+        if len(self.layers) < 2 or not isinstance(self.layers[0], Input) or not isinstance(self.layers[-1], Readout):
             raise InvalidNetworkError("a network starts with its Input and ends with its Readout")
         shapes: dict[str, Shape] = {self.layers[0].name: self.layers[0].shape}
         for layer in self.layers[1:]:
@@ -359,11 +353,7 @@ class IntegerNetwork(_Frozen):
             shapes[layer.name] = _layer_shape(layer, shapes)
         object.__setattr__(self, "shapes", shapes)
         self._check_sums()
-        unread = (
-            set(shapes)
-            - {source for layer in self.layers for source in layer.sources}
-            - {self.layers[-1].name}
-        )
+        unread = set(shapes) - {source for layer in self.layers for source in layer.sources} - {self.layers[-1].name}
         if unread:
             raise InvalidNetworkError(f"{sorted(unread)[0]}: nothing reads this layer")
 
@@ -442,10 +432,7 @@ class IntegerNetwork(_Frozen):
     @property
     def is_sequential(self) -> bool:
         """Whether every layer has one synapse, from the layer before it: what netx's own schema can say."""
-        return all(
-            layer.sources == (before.name,)
-            for before, layer in zip(self.layers, self.layers[1:], strict=False)
-        )
+        return all(layer.sources == (before.name,) for before, layer in zip(self.layers, self.layers[1:], strict=False))
 
     def timing(self, schedule: WakeSleepSchedule) -> dict[str, LayerTiming]:
         """Return the timing of every layer but the input under `schedule`."""
@@ -550,9 +537,9 @@ def _check_whole(name: str, what: str, value: object) -> None:
         raise InvalidNetworkError(f"{name}: {what} ({value}) must be a whole number")
 
 
-def _check_scale(name: str, scale: ArrayLike) -> None:
+def _check_scale(name: str, scale: float | NDArray) -> None:
     if not np.all(np.isfinite(scale) & (np.asarray(scale) > 0)):
-        raise InvalidNetworkError(f"{name}: a scale ({scale}) must be positive and finite")
+        raise InvalidNetworkError(f"{name}: scale {scale} must be positive and finite")
 
 
 def _greatest(values: NDArray) -> int:

@@ -13,16 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from lava_casc.errors import exceeds
-from lava_casc.hardware import Hardware
 from lava_casc.integer import Interval, signed_range
 from lava_casc.linear import apply
 from lava_casc.network import Input, IntegerNetwork, MaxPool, Neurons, Readout, Shape, Synapse, per_neuron
+
+if TYPE_CHECKING:  # the simulator proves its ranges too, and needs no pydantic
+    from lava_casc.hardware import Hardware
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,7 @@ def layer_range(layer: Neurons | Readout, shape: Shape, sources: Mapping[str, So
     initial = np.broadcast_to(per_neuron(layer.initial, shape), shape)
     received += Interval(initial, initial)
     taken = np.clip(received.high, 0, threshold * layer.levels)
-    return LayerRange(
-        received, Interval(received.low - taken, received.high).hull(zero), Interval(-span, span)
-    )
+    return LayerRange(received, Interval(received.low - taken, received.high).hull(zero), Interval(-span, span))
 
 
 def contribution(synapse: Synapse, shape: Shape, low: int, high: int) -> Interval:
@@ -138,32 +138,32 @@ def check_ranges(network: IntegerNetwork, hardware: Hardware) -> dict[str, Layer
                 )
         if isinstance(layer, Neurons):
             _check_message(layer.name, layer.levels, hardware)
-            for what in ("threshold", "initial", "bias"):
-                value = int(np.abs(getattr(layer, what)).max(initial=0))
-                if value > high:
-                    raise exceeds(
-                        layer.name,
-                        what,
-                        value,
-                        f"the {state} of {hardware.name}",
-                        high,
-                        "Use fewer weight bits",
-                    )
+            # The potential's range holds bias and initial already, whatever their sign.
+            threshold = int(layer.threshold.max(initial=0))
+            if threshold > high:
+                raise exceeds(
+                    layer.name,
+                    "a threshold",
+                    threshold,
+                    f"the {state} of {hardware.name}",
+                    high,
+                    "Use fewer weight bits",
+                )
     return found
 
 
 def _check_weights(path: str, synapse: Synapse, hardware: Hardware) -> None:
     low, high = signed_range(hardware.weight_bits)
-    value = max((int(synapse.weight.min(initial=0)), int(synapse.weight.max(initial=0))), key=abs)
-    if not low <= value <= high:
-        raise exceeds(
-            path,
-            "a weight",
-            value,
-            f"the {hardware.weight_bits} weight bits of {hardware.name}",
-            low if value < 0 else high,
-            f"Quantize with at most {hardware.weight_bits} bits",
-        )
+    for value in (int(synapse.weight.min(initial=0)), int(synapse.weight.max(initial=0))):
+        if not low <= value <= high:
+            raise exceeds(
+                path,
+                "a weight",
+                value,
+                f"the {hardware.weight_bits} weight bits of {hardware.name}",
+                low if value < 0 else high,
+                f"Quantize with at most {hardware.weight_bits} bits",
+            )
     if synapse.exponent > hardware.weight_exponent_max:
         raise exceeds(
             path,

@@ -10,9 +10,7 @@ from lava_casc.errors import InvalidNetworkError
 from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Neurons, Readout
 
 
-def random_network(
-    rng: np.random.Generator, sequential: bool = False, dyadic: bool = False
-) -> IntegerNetwork:
+def random_network(rng: np.random.Generator, sequential: bool = False, dyadic: bool = False) -> IntegerNetwork:
     """Return a random network of 1 to 4 stages with H != W != C; dyadic thresholds are powers of two."""
     while True:
         try:
@@ -108,9 +106,7 @@ def _conv(
         kernel, padding, stride, dilation = (3, 1), (1, 0), (1, 1), (1, 1)
     else:
         kernel = tuple(int(k) for k in rng.integers(1, 4, 2))
-        padding, stride, dilation = (
-            tuple(int(v) for v in rng.integers(a, b, 2)) for a, b in ((0, 3), (1, 3), (1, 3))
-        )
+        padding, stride, dilation = (tuple(int(v) for v in rng.integers(a, b, 2)) for a, b in ((0, 3), (1, 3), (1, 3)))
     return Conv(source, _weights(rng, (out, channels // groups, *kernel)), stride, padding, dilation, groups)
 
 
@@ -122,9 +118,7 @@ def _neurons(rng: np.random.Generator, name: str, synapses: tuple, shapes: dict,
         threshold = 2 ** np.ceil(np.log2(threshold)).astype(np.int64)
     initial = threshold // 2 if rng.random() < 0.5 else np.zeros_like(threshold)
     bias = rng.integers(-2 * spread, 2 * spread + 1, shape if rng.random() < 0.3 else shape[0])
-    return Neurons(
-        name, synapses, bias, threshold, initial, int(rng.choice([1, 2, 4, 8, 16])), np.ones(shape[0])
-    )
+    return Neurons(name, synapses, bias, threshold, initial, int(rng.choice([1, 2, 4, 8, 16])), np.ones(shape[0]))
 
 
 def cut(schedule, sleep_steps: int):

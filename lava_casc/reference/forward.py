@@ -48,12 +48,8 @@ def forward(network: IntegerNetwork, images: ArrayLike, batch_size: int = 256) -
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     images = network.input.encode(images)
-    batches = [
-        _forward(network, images[i : i + batch_size]) for i in range(0, max(1, len(images)), batch_size)
-    ]
-    counts = {
-        layer.name: np.concatenate([found[layer.name] for found in batches]) for layer in network.spiking
-    }
+    batches = [_forward(network, images[i : i + batch_size]) for i in range(0, max(1, len(images)), batch_size)]
+    counts = {layer.name: np.concatenate([found[layer.name] for found in batches]) for layer in network.spiking}
     logits = np.concatenate([found[network.readout.name] for found in batches])
     return Activations(counts, logits.reshape(len(images), math.prod(logits.shape[1:])))
 

@@ -55,9 +55,7 @@ def simulate(
     wanted = frozenset(record)
     unknown = wanted - {"counts", "messages", "spikes", "potentials", "synops"}
     if unknown:
-        raise ValueError(
-            f"record knows counts, messages, spikes, potentials and synops, not {sorted(unknown)[0]!r}"
-        )
+        raise ValueError(f"record knows counts, messages, spikes, potentials and synops, not {sorted(unknown)[0]!r}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     images = network.input.encode(images)
@@ -107,9 +105,7 @@ class _Runner:
                 self.start[layer.name] = self.start[layer.name] + _tensor(layer.initial, shape)
                 self.threshold[layer.name] = _tensor(layer.threshold, shape)
         readers = {
-            name: [
-                (layer, s) for layer in network for s in getattr(layer, "synapses", ()) if s.source == name
-            ]
+            name: [(layer, s) for layer in network for s in getattr(layer, "synapses", ()) if s.source == name]
             for name in network.shapes
         }
         self.fan_out = {
@@ -123,9 +119,7 @@ class _Runner:
         certified = np.zeros(n, bool)
         last_spike = np.zeros(n, np.int64)
         names = [network.input.name, *(layer.name for layer in network.spiking)]
-        traces: dict[str, dict[str, list[NDArray]]] = {
-            kind: {} for kind in ("messages", "spikes", "potentials")
-        }
+        traces: dict[str, dict[str, list[NDArray]]] = {kind: {} for kind in ("messages", "spikes", "potentials")}
         synops = {name: np.zeros(n, np.int64) for name in names}
         for step in range(1, schedule.period + 1):
             self._step(state, images, step)
@@ -161,17 +155,13 @@ class _Runner:
 
     def _start(self, n: int) -> _State:
         shapes = self.network.shapes
-        zeros = {
-            layer.name: torch.zeros((n, *shapes[layer.name]), dtype=torch.int64) for layer in self.network
-        }
+        zeros = {layer.name: torch.zeros((n, *shapes[layer.name]), dtype=torch.int64) for layer in self.network}
         potential = {name: start.expand(n, *shapes[name]) for name, start in self.start.items()}
         return _State(potential, dict(zeros), dict(zeros))
 
     def _step(self, state: _State, images: NDArray[np.int64], step: int) -> None:
         arriving = state.emitted
-        state.emitted = {
-            self.network.input.name: torch.as_tensor(spread(images, self.schedule.wake_steps, step))
-        }
+        state.emitted = {self.network.input.name: torch.as_tensor(spread(images, self.schedule.wake_steps, step))}
         for layer in self.network.computed:
             name = layer.name
             if isinstance(layer, MaxPool):
@@ -253,5 +243,6 @@ def _join(parts: list[SpikeRecord]) -> SpikeRecord:
         kind: {name: np.concatenate([getattr(p, kind)[name] for p in parts]) for name in getattr(parts[0], kind)}
         for kind in ("messages", "spikes", "counts", "potentials", "synops")
     }
-    merged |= {kind: np.concatenate([getattr(p, kind) for p in parts]) for kind in ("logits", "certified", "last_spike")}
+    for kind in ("logits", "certified", "last_spike"):
+        merged[kind] = np.concatenate([getattr(p, kind) for p in parts])
     return replace(parts[0], **merged)
