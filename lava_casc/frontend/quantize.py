@@ -132,9 +132,10 @@ def quantize(
             continue
         readers = {layer.name for layer in integers if INPUT in layer.sources}
         lost = max(layer.bits_given_up for layer in report.layers if layer.name in readers)
-        if best is None or lost + shift < best[0]:
+        enough = lost <= WEIGHT_BITS_BEFORE_INPUT
+        if best is None or enough or lost + shift < best[0]:
             best = (lost + shift, integers, report)
-        if lost <= WEIGHT_BITS_BEFORE_INPUT:
+        if enough:
             break
     if best is None:
         assert refused is not None

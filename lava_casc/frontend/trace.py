@@ -417,7 +417,7 @@ _CHECKS: dict[type[nn.Module], Callable[[Any], str | None]] = {
         None if m.track_running_stats else "no running statistics. Train with track_running_stats"
     ),
     CQReLU: lambda m: (
-        None if float(m.threshold) > 0 else f"threshold {float(m.threshold):g}. It must be greater than 0"
+        None if m.threshold.item() > 0 else f"threshold {m.threshold.item():g}. It must be greater than 0"
     ),
 }
 
@@ -503,7 +503,8 @@ def _compare(model: nn.Module, graph: Graph) -> None:
                     f"the model does not run on a batch of 4 ({_first_line(error)}). Keep the batch size out of it."
                 ) from error
         difference = torch.where(alike, 0, (theirs - ours).abs()).flatten(1).amax(1)
-        if not bool((difference <= 1e-3 * theirs.abs().flatten(1).amax(1) + 1e-9).any()):
+        size_of_output = theirs.abs().nan_to_num(0.0, 0.0).flatten(1).amax(1)
+        if not bool((difference <= 1e-3 * size_of_output + 1e-9).any()):
             raise UnsupportedModelError(
                 "the model does something that torch.fx cannot see: its output differs from the traced graph's by "
                 f"{float(difference.min()):g}. Keep hooks and in-place operations on tensors that are used again out of it."

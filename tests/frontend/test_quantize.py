@@ -1,0 +1,422 @@
+"""Quantization: what is exact, what an error costs, what is given up to the range proof, and that the report is true."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from models import Model, randomize
+from torch import nn
+
+from lava_casc.errors import RangeError
+from lava_casc.frontend import CQReLU, InputSpec, fold, quantize, trace
+from lava_casc.frontend.fold import FloatNetwork, FloatNeurons, FloatReadout
+from lava_casc.frontend.quantize import LEAST_WEIGHT_BITS, WEIGHT_BITS_BEFORE_INPUT, weights_in_units
+from lava_casc.hardware import Hardware, read_hardware
+from lava_casc.integer import signed_range
+from lava_casc.network import Conv, Dense, MaxPool, Neurons, Readout
+from lava_casc.ranges import check_ranges, ranges
+from lava_casc.reference import forward
+
+LOIHI = read_hardware()
+SMALL = Hardware(name="small", state_bits=16, weight_bits=8, weight_exponent_max=7, message_bits=16)
+pytestmark = pytest.mark.timeout(60)
+
+
+def dense(weight, bias=0.0, *, levels=4, threshold=1.0, phase=0.0, readout=None):
+    """Return the float network input -> Dense neurons -> readout."""
+    weight = np.asarray(weight, float)
+    n, fan_in = weight.shape
+    bias = np.broadcast_to(np.asarray(bias, float), (n,))
+    readout = np.ones((2, n)) if readout is None else np.asarray(readout, float)
+    layers = (
+        FloatNeurons("hidden", (Dense("input", weight),), bias, threshold, levels, phase, "z", "a"),
+        FloatReadout("readout", (Dense("hidden", readout),), np.zeros(len(readout)), "logits"),
+    )
+    return FloatNetwork((fan_in,), layers, {"input": (fan_in,), "hidden": (n,), "readout": (len(readout),)})
+
+
+def spec(n, low=0, high=255, scale=1 / 255):
+    return InputSpec((n,), low, high, scale)
+
+
+def true_values(float_layer, network):
+    """Return the real weights a unit of source, and each row's true grid, from the layers alone."""
+    layer = network[float_layer.name]
+    scales = {}
+    for x in network:
+        scale = scales[x.source] if isinstance(x, MaxPool) else x.scale
+        scales[x.name] = np.broadcast_to(scale, network.shapes[x.name][:1])
+    scales["input"] = scales["input"] * 2.0**network.input.shift
+    grid = layer.scale / layer.threshold if isinstance(layer, Neurons) else np.full(len(layer.bias), layer.scale)
+    return [weights_in_units(s, scales[s.source], network.shapes[s.source]) for s in float_layer.synapses], grid
+
+
+def check_report(floats, network, report, hardware=LOIHI):
+    """Recompute all that a report says."""
+    proven = ranges(network)
+    assert report.input_bits_given_up == network.input.shift
+    for float_layer, said in zip([x for x in floats.layers if hasattr(x, "synapses")], report.layers, strict=True):
+        layer = network[float_layer.name]
+        values, grid = true_values(float_layer, network)
+        rows = [v.reshape(len(grid), -1) / grid[:, None] for v in values]
+        made = [s.weight.reshape(len(grid), -1) * 2.0**s.exponent for s in layer.synapses]
+        power = math.sqrt(sum(float((r**2).sum()) for r in rows))
+        error = math.sqrt(sum(float(((m - r) ** 2).sum()) for m, r in zip(made, rows, strict=True)))
+        assert said.weight_error == pytest.approx(error / power if power else 0.0, abs=1e-12)
+        assert said.range_bits == proven[layer.name].bits <= hardware.state_bits
+        peak = max(np.abs(s.weight).max() for s in layer.synapses)
+        assert signed_range(said.weight_bits)[1] >= peak > (signed_range(said.weight_bits - 1)[1] if peak else -1)
+        if isinstance(layer, Neurons):
+            assert said.threshold == (layer.threshold.min(), layer.threshold.max())
+            step = float_layer.threshold / float_layer.levels
+            np.testing.assert_array_equal(layer.scale, step)
+            phase = np.floor(float_layer.phase * layer.threshold)
+            np.testing.assert_array_equal(layer.initial, phase)
+        else:
+            assert said.threshold == (0, 0)
+        assert said.bits_given_up >= 0
+    check_ranges(network, hardware)
+
+
+def make(floats, input_spec, hardware=LOIHI, **options):
+    network, report = quantize(floats, input_spec, hardware, **options)
+    check_report(floats, network, report, hardware)
+    return network, report
+
+
+def conv_network(channels, out, kernel, size=16, levels=8, seed=0, gain=1.0):
+    """Return conv -> CQReLU -> linear on images, with weights as a trained first layer has them."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(channels, out, kernel, 2, kernel // 2), CQReLU(levels), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).append(nn.Linear(out, 10))
+    model[0].weight.data *= gain
+    return fold(trace(model, (channels, size, size + 2))), InputSpec((channels, size, size + 2))
+
+
+# The grid
+
+
+@pytest.mark.parametrize("weight_bits", range(2, 9))
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_weights_fit_their_bits_and_use_them(weight_bits, per_channel):
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(5, 9)) * np.array([[0.1], [1], [3], [0.3], [1]])
+    network, report = make(dense(weight, 0.1), spec(9), weight_bits=weight_bits, per_channel=per_channel)
+    greatest = signed_range(weight_bits)[1]
+    for layer, said in zip(list(network)[1:], report.layers, strict=True):
+        assert max(np.abs(s.weight).max() for s in layer.synapses) <= greatest
+        assert said.weight_bits == weight_bits
+    grid = network["hidden"].scale / network["hidden"].threshold
+    assert (len(set(grid)) == 1) is not per_channel
+    if per_channel:
+        assert (np.abs(network["hidden"].synapses[0].weight).max(1) >= greatest - (greatest > 1)).all()
+
+
+@pytest.mark.parametrize("threshold", [0.1, 1.0, 3.7, 100.0])
+@pytest.mark.parametrize("levels", [1, 3, 8])
+@pytest.mark.parametrize("phase", [0.0, 0.5])
+def test_the_threshold_has_no_rounding_error(threshold, levels, phase):
+    rng = np.random.default_rng(1)
+    floats = dense(rng.normal(size=(6, 4)), 0.2, levels=levels, threshold=threshold, phase=phase)
+    network, _ = make(floats, spec(4))
+    layer = network["hidden"]
+    # step = threshold * grid, and the grid is what weights and bias were rounded on.
+    grid = threshold / levels / layer.threshold
+    exact = floats.layers[0].synapses[0].weight / 255 / grid[:, None]
+    assert (np.abs(layer.synapses[0].weight - exact) <= 0.5 + 1e-9).all()
+    assert (np.abs(layer.bias - 0.2 / grid) <= 0.5 + 1e-9).all()
+    np.testing.assert_array_equal(layer.initial, layer.threshold // 2 if phase else 0)
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_more_bits_mean_less_error(per_channel):
+    rng = np.random.default_rng(2)
+    floats = dense(rng.normal(size=(16, 64)) * rng.uniform(0.2, 5, (16, 1)))
+    errors = [
+        make(floats, spec(64), weight_bits=bits, per_channel=per_channel)[1].layers[0].weight_error
+        for bits in range(2, 9)
+    ]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > 20 * errors[-1] > 0
+
+
+def test_per_channel_is_never_worse():
+    rng = np.random.default_rng(3)
+    floats = dense(rng.normal(size=(16, 64)) * rng.uniform(0.01, 5, (16, 1)))
+    one, other = (make(floats, spec(64), per_channel=p)[1].layers[0].weight_error for p in (True, False))
+    assert one < other
+
+
+def test_halves_go_to_even_and_whole_weights_stay():
+    # step / grid = 127 exactly: weights are w / 127 of a step.
+    network, report = make(dense([[127, 0.5, 1.5, -0.5, -2.5, 3.5, 77]], levels=1, threshold=127.0), spec(7, 0, 9, 1.0))
+    np.testing.assert_array_equal(network["hidden"].synapses[0].weight, [[127, 0, 2, 0, -2, 4, 77]])
+    assert network["hidden"].threshold == [127]
+    assert report.layers[0].weight_error > 0
+
+
+@pytest.mark.parametrize("weight_bits", [-1, 0, 1, 9, 100])
+def test_weight_bits_out_of_range(weight_bits):
+    with pytest.raises(RangeError, match=rf"weight bits \({weight_bits}\) exceeds 2 .. weight bits of loihi2 \(8\)"):
+        quantize(dense([[1.0]]), spec(1), LOIHI, weight_bits=weight_bits)
+
+
+def test_hardware_with_more_weight_bits():
+    wide = Hardware(name="wide", state_bits=32, weight_bits=16, weight_exponent_max=7, message_bits=32)
+    floats = dense(np.random.default_rng(0).normal(size=(4, 9)))
+    errors = [make(floats, spec(9), wide, weight_bits=b)[1].layers[0].weight_error for b in (8, 12, 16)]
+    assert errors[0] > 8 * errors[1]
+    assert errors[1] > errors[2]
+
+
+@pytest.mark.parametrize(("low", "high"), [(-128, 127), (-255, 0), (0, 1), (0, 65535)])
+def test_input_ranges(low, high):
+    rng = np.random.default_rng(5)
+    floats = dense(rng.normal(size=(4, 9)), rng.normal(size=4), levels=8)
+    network, _ = make(floats, spec(9, low, high, 1 / max(high, -low)))
+    assert (network.input.low, network.input.high) == (low, high)
+    images = rng.integers(low, high + 1, (50, 9))
+    z = images * network.input.scale @ floats.layers[0].synapses[0].weight.T + floats.layers[0].bias
+    counts = forward(network, images).counts["hidden"]
+    assert np.abs(counts - np.clip(np.floor(z * 8), 0, 8)).mean() < 0.2
+
+
+# Branches that meet
+
+
+@pytest.mark.parametrize("ratio", [1 / 100, 1 / 8, 1.0, 3.0, 100.0])
+def test_an_identity_branch_keeps_its_precision(ratio):
+    rng = np.random.default_rng(6)
+    main = rng.normal(size=(6, 6, 3, 3)) / 10
+    identity = np.full((6, 1, 1, 1), ratio)
+    synapses = (Conv("input", main, padding=(1, 1)), Conv("input", identity, groups=6))
+    neurons = FloatNeurons("sum", synapses, np.zeros(6), 1.0, 8, 0.0, "z", "a")
+    readout = FloatReadout("end", (Dense("sum", np.ones((2, 120))),), np.zeros(2), "logits")
+    floats = FloatNetwork((6, 4, 5), (neurons, readout), {"input": (6, 4, 5), "sum": (6, 4, 5), "end": (2,)})
+    network, _ = make(floats, InputSpec((6, 4, 5), 0, 8, 1 / 8))
+    layer = network["sum"]
+    values, grid = true_values(neurons, network)
+    for synapse, value in zip(layer.synapses, values, strict=True):
+        exact = value / grid.reshape(-1, 1, 1, 1)
+        wrong = synapse.weight * 2.0**synapse.exponent - exact
+        # Relative to the greatest sum that this layer has, no branch loses more than its mantissas must.
+        assert np.abs(wrong).max() <= max(np.abs(v / grid.reshape(-1, 1, 1, 1)).max() for v in values) / 127
+    relative = np.abs(layer.synapses[1].weight * 2.0 ** layer.synapses[1].exponent * grid[:, None, None, None] / values[1] - 1)
+    assert relative.max() < 0.02
+    assert all(0 <= s.exponent <= 7 for s in layer.synapses)
+
+
+# The range proof
+
+
+@pytest.mark.parametrize("channels", [3, 16, 64])
+@pytest.mark.parametrize("kernel", [7, 11])
+def test_large_first_layers_give_up_the_fewest_bits(kernel, channels):
+    floats, images = conv_network(channels, 8, kernel)
+    network, report = make(floats, images)
+    first = report.layers[0]
+    assert WEIGHT_BITS_BEFORE_INPUT >= first.bits_given_up
+    # With one eighth more threshold in its worst channel, the layer would not fit any more.
+    layer = network["0"]
+    if first.bits_given_up > 0:
+        found = ranges(network)["0"]
+        high = signed_range(24)[1]
+        use = max(float(np.abs(i).max()) for pair in (found.potential, found.current) for i in pair) / high
+        assert 0.9 < use <= 1 + 1 / high
+    # The bits that it says were given up are those between this threshold and the one that it wanted.
+    values, _ = true_values(floats.layers[0], network)
+    finest = np.abs(values[0]).reshape(8, -1).max(1) / 127
+    wanted = np.floor(np.minimum(layer.scale / finest, 1 << 16))
+    assert first.bits_given_up == pytest.approx(np.log2(wanted / layer.threshold).max(), abs=1e-9)
+
+
+def test_input_bits_are_given_up_after_two_bits_of_weight():
+    rng = np.random.default_rng(0)
+    floats = dense(rng.uniform(-1, 1, (4, 20000)), levels=8)
+    network, report = make(floats, spec(20000))
+    assert report.input_bits_given_up == network.input.shift >= 1
+    assert report.layers[0].bits_given_up <= WEIGHT_BITS_BEFORE_INPUT
+    # With an input of one bit more, the weights would have lost more than two.
+    images = spec(20000, 0, 255 >> (network.input.shift - 1))
+    other = quantize(floats, images, LOIHI)[1]
+    assert other.input_bits_given_up == 1
+
+
+def test_wide_dense_layers_give_up_nothing_where_nothing_is_needed():
+    rng = np.random.default_rng(0)
+    _, report = make(dense(rng.normal(size=(8, 4000)) / 60), spec(4000, 0, 8, 1 / 8))
+    assert [layer.bits_given_up for layer in report.layers] == [0, 0]
+    assert report.input_bits_given_up == 0
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_small_hardware_gives_up_bits_and_stays_right(per_channel):
+    rng = np.random.default_rng(7)
+    floats = dense(rng.normal(size=(4, 12)), rng.normal(size=4) / 4, levels=4)
+    network, report = make(floats, spec(12), SMALL, per_channel=per_channel)
+    assert report.layers[0].bits_given_up + report.input_bits_given_up > 1
+    images = rng.integers(0, 256, (50, 12))
+    z = images / 255 @ floats.layers[0].synapses[0].weight.T + floats.layers[0].bias
+    assert np.abs(forward(network, images).counts["hidden"] - np.clip(np.floor(z * 4), 0, 4)).mean() < 0.5
+
+
+@pytest.mark.parametrize("state_bits", [4, 8, 12])
+def test_what_cannot_fit_is_refused_with_layer_value_and_limit(state_bits):
+    tiny = Hardware(name="tiny", state_bits=state_bits, weight_bits=8, weight_exponent_max=7, message_bits=24)
+    floats = dense(np.random.default_rng(0).normal(size=(4, 100)), levels=16)
+    limit = signed_range(state_bits)[1]
+    with pytest.raises(RangeError, match=rf"^hidden: worst-case .* \(\d+\) exceeds the {state_bits} signed bits of tiny \({limit}\)"):
+        quantize(floats, spec(100), tiny)
+
+
+def test_a_readout_that_cannot_fit_is_refused():
+    tiny = Hardware(name="tiny", state_bits=14, weight_bits=8, weight_exponent_max=7, message_bits=24)
+    floats = dense(np.eye(3), levels=4, readout=np.ones((2, 3)) * 7)
+    assert quantize(floats, spec(3, 0, 3, 1 / 3), tiny)
+    wide = dense(np.ones((500, 1)) / 2, levels=16, readout=np.ones((2, 500)))
+    with pytest.raises(RangeError, match="^readout: worst-case potential"):
+        quantize(wide, spec(1, 0, 1, 1.0), tiny)
+
+
+def test_a_readout_gives_up_bits_before_it_is_refused():
+    # 16 * 127 * 6000 = 12.2 million needs 25 bits.
+    floats = dense(np.ones((6000, 1)) / 2, levels=16, readout=np.random.default_rng(0).uniform(0.9, 1, (2, 6000)))
+    network, report = make(floats, spec(1, 0, 1, 1.0))
+    assert 0.4 < report.layers[1].bits_given_up < 0.7
+    assert report.layers[1].range_bits == 24
+    assert isinstance(network.readout, Readout)
+
+
+# Channels that hold next to nothing
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("bias", [-1.0, 0.0, 0.3, 0.99, 50.0])
+def test_a_dead_channel_says_what_its_bias_says(bias, per_channel):
+    weight = np.random.default_rng(0).normal(size=(3, 4))
+    weight[1] = 0
+    network, report = make(dense(weight, bias, levels=7), spec(4), per_channel=per_channel)
+    counts = forward(network, np.zeros((1, 4), int)).counts["hidden"]
+    assert (counts == np.clip(np.floor(bias * 7 + 1e-9), 0, 7)).all()
+    assert report.layers[0].bits_given_up < 4
+
+
+@pytest.mark.parametrize("bias", [-3.0, 0.19, 0.74, 1.9, 1000.0])
+def test_a_layer_without_weights_says_what_its_bias_says(bias):
+    network, report = make(dense(np.zeros((2, 3)), bias, threshold=2.0), spec(3))
+    assert forward(network, np.zeros((1, 3), int)).counts["hidden"].tolist() == [[int(np.clip(bias * 2 // 1, 0, 4))] * 2]
+    assert report.layers[0].weight_error == report.layers[0].bits_given_up == 0
+
+
+def test_a_readout_without_weights_keeps_its_biases():
+    floats = dense(np.eye(2), readout=np.zeros((3, 2)))
+    floats = dataclasses.replace(
+        floats, layers=(floats.layers[0], dataclasses.replace(floats.layers[1], bias=np.array([0.3, -0.2, 0.31])))
+    )
+    network, _ = make(floats, spec(2))
+    logits = forward(network, np.zeros((1, 2), int)).logits[0]
+    np.testing.assert_allclose(logits * network.readout.scale, [0.3, -0.2, 0.31], atol=1e-5)
+
+
+@pytest.mark.parametrize("tiny", [1e-3, 1e-9, 1e-30, 1e-200, 1e-310])
+def test_a_channel_switched_off_by_its_batch_norm_costs_the_others_nothing(tiny):
+    weight = np.random.default_rng(0).normal(size=(3, 4))
+    alone = make(dense(weight[:2], 0.1), spec(4))[0]["hidden"]
+    weight[2] *= tiny
+    network, report = make(dense(weight, [0.1, 0.1, 0.7]), spec(4))
+    layer = network["hidden"]
+    np.testing.assert_array_equal(layer.synapses[0].weight[:2], alone.synapses[0].weight)
+    assert report.layers[0].bits_given_up == 0
+    assert forward(network, np.full((1, 4), 255)).counts["hidden"][0, 2] == 2
+
+
+@pytest.mark.parametrize("value", [1e-12, 1e6, 1e15])
+def test_threshold_far_from_the_weights(value):
+    # A threshold much smaller than a unit's effect takes the exponents; then every count is 0 or all levels.
+    weight = np.random.default_rng(0).normal(size=(3, 4)) * value
+    if value < 1:
+        network, _ = make(dense(weight), spec(4))
+        assert not forward(network, np.full((1, 4), 255)).counts["hidden"].any()
+    elif value < 1e10:
+        with pytest.raises(RangeError, match="^hidden: "):
+            quantize(dense(weight), spec(4), LOIHI)
+    else:
+        with pytest.raises(RangeError, match="^hidden: "):
+            quantize(dense(weight), spec(4), LOIHI)
+
+
+@pytest.mark.parametrize("factor", [3.0, 30.0])
+def test_a_unit_that_moves_more_than_a_threshold(factor):
+    weight = np.array([[1.0, -0.5, 0.25, 0.75]]) * 127 * factor
+    network, _ = make(dense(weight, levels=4, threshold=4.0), spec(4, 0, 1, 1.0))
+    layer = network["hidden"]
+    assert layer.synapses[0].exponent == math.ceil(math.log2(factor))
+    assert (layer.threshold >= 1).all()
+    for image in np.ndindex(2, 2, 2, 2):
+        wanted = np.clip(np.floor(weight @ image), 0, 4)
+        assert forward(network, np.array([image])).counts["hidden"][0] == wanted
+
+
+def test_negative_weights_only():
+    network, _ = make(dense(-np.random.default_rng(0).random((3, 4)), 0.5), spec(4))
+    assert forward(network, np.full((1, 4), 255)).counts["hidden"].max() == 0
+    assert (forward(network, np.zeros((1, 4), int)).counts["hidden"] == 2).all()
+
+
+@pytest.mark.parametrize("bias", [1e6, -1e9, 1e18, -1e30, 1e300])
+@pytest.mark.parametrize("where", ["hidden", "readout"])
+def test_huge_biases_are_refused(where, bias):
+    floats = dense(np.random.default_rng(0).normal(size=(3, 4)), readout=np.random.default_rng(0).normal(size=(2, 3)))
+    layers = [dataclasses.replace(x, bias=x.bias + bias * (x.name == where)) for x in floats.layers]
+    with pytest.raises(RangeError, match=f"^{where}: .* exceeds ") as caught:
+        quantize(dataclasses.replace(floats, layers=tuple(layers)), spec(4), LOIHI)
+    assert "-92233" not in str(caught.value)  # the int64 that a cast makes of everything too large
+
+
+@pytest.mark.parametrize("what", ["weights", "bias"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_nan_and_infinity_are_refused(what, bad):
+    floats = dense([[1.0, bad if what == "weights" else 1.0]], bad if what == "bias" else 0.0)
+    with pytest.raises(RangeError, match=f"^hidden: its folded {what} hold NaN or infinity"):
+        quantize(floats, spec(2), LOIHI)
+
+
+def test_a_batch_norm_without_variance():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, eps=0.0), CQReLU(4), nn.Linear(3, 2)).eval()
+    model[1].running_var[1] = 0
+    with pytest.raises(RangeError, match="^0: its folded weights hold NaN or infinity. Check its batch norm"):
+        quantize(fold(trace(model, (4,))), spec(4), LOIHI)
+    model[1].running_var[1] = 1e-18  # a gain of a thousand million
+    with pytest.raises(RangeError, match="^0: "):
+        quantize(fold(trace(model, (4,))), spec(4), LOIHI)
+
+
+def test_gamma_zero():
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), CQReLU(4), nn.Flatten(), nn.Linear(36, 2))
+    randomize(model)
+    model[1].weight.data[1] = 0
+    floats = fold(trace(model, (2, 5, 6)))
+    network, report = make(floats, InputSpec((2, 5, 6)))
+    assert not network["0"].synapses[0].weight[1].any()
+    assert report.layers[0].bits_given_up == 0
+
+
+def test_exponents_beyond_the_hardware_are_refused():
+    none = Hardware(name="flat", state_bits=24, weight_bits=8, weight_exponent_max=0, message_bits=24)
+    with pytest.raises(RangeError, match=r"hidden: a weight exponent \(2\) exceeds the greatest of flat \(0\)"):
+        quantize(dense([[127.0 * 3, 1.0]], levels=4, threshold=4.0), spec(2, 0, 1, 1.0), none)
+
+
+def test_max_pool_and_residual_scales_go_through():
+    parts = {"a": CQReLU(8, 2.0), "b": CQReLU(4, 0.5), "conv": nn.Conv2d(3, 3, 3, padding=1), "end": nn.Linear(18, 2)}
+    parts["pool"] = nn.MaxPool2d(2)
+    model = Model(lambda s, x: s.end(s.pool(s.b(s.conv(s.a(x)) + s.a(x))).flatten(1)), **parts)
+    floats = fold(trace(model, (3, 4, 6)))
+    make(floats, InputSpec((3, 4, 6), -128, 127, 1 / 64))
+
+
+def test_least_bits_are_what_the_measurements_say():
+    assert LEAST_WEIGHT_BITS == 4
