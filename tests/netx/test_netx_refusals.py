@@ -206,6 +206,7 @@ SEQUENTIAL = [
     (replace("layer/1/neuron/levels", i8(-1)), "/layer/1/neuron/levels is -1, outside"),
     (replace("layer/1/neuron/vThMant", np.zeros(4, np.int32)), "a threshold .0. must be at least 1"),
     (replace("layer/1/neuron/scale", np.array([1, np.inf, 1, 1])), "scale holds a number that is not finite"),
+    (replace("layer/1/neuron/scale", np.zeros(4)), "do not fit together: wide: .*scale .* must be positive"),
     (replace("layer/1/stride", np.array([0, 1])), "/layer/1/stride is .0, 1., outside"),
     (replace("layer/1/groups", i8(0)), "/layer/1/groups is 0, outside"),
     (replace("layer/1/padding", np.array([2**40, 1])), "/layer/1/padding is .*, outside"),

@@ -16,7 +16,7 @@ from lava_casc.network import Dense, Input, IntegerNetwork, Readout
 from lava_casc.schedule import WakeSleepSchedule
 
 
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", [*range(4), *(pytest.param(b, marks=pytest.mark.slow) for b in range(4, 10))])
 def test_five_hundred_random_networks_are_read_as_they_were_written(tmp_path, block):
     forms = set()
     for seed in range(50 * block, 50 * block + 50):

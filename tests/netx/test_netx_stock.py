@@ -82,7 +82,24 @@ def test_logits_through_stock_netx_equal_the_reference(loader, path, mode):
     assert (run(loader, path, network, images, schedule) == logits).all()
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("mode", ["unary", "graded"])
+def test_each_neuron_has_the_timing_of_its_layer(loader, path, mode):
+    """A release that is off changes no logit, only who speaks when."""
+    network = made.sequential()
+    schedule = network.schedule(mode)
+    netx.write(path, network, schedule)
+    net = loader.Network(net_config=path)
+    assert len(net.layers) == 4
+    for block, layer in zip(net.layers, network.layers[1:], strict=True):
+        timing, found = network.timing(schedule)[layer.name], block.neuron.proc_params
+        assert (found["bias_start"], found["release"]) == (timing.bias_start, timing.release)
+        assert (found["wake_steps"], found["period"]) == (schedule.wake_steps, schedule.period)
+        assert (found["levels"], found["max_burst"]) == (getattr(layer, "levels", 0), schedule.max_burst)
+        assert block.neuron.name == layer.name
+        assert 0 < block.input_message_bits < 32
+
+
+@pytest.mark.parametrize("seed", range(8))
 def test_random_networks_through_stock_netx(loader, path, seed):
     rng = np.random.default_rng(seed)
     network = unpooled(rng)
