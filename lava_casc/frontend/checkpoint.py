@@ -126,12 +126,13 @@ def save_model(
     """
     kept = None if examples is None else np.asarray(examples)
     checkpoint = Checkpoint(trace(model, spec.shape), spec, kept)
+    wide = np.uint8 if kept is not None and kept.dtype == np.uint8 else np.int64
     content = {
         "format": FORMAT,
         "version": VERSION,
         "input": asdict(spec),
         "operations": [asdict(op) for op in checkpoint.graph.operations],
-        "examples": None if kept is None else torch.tensor(kept if kept.dtype == np.uint8 else kept.astype(np.int64)),
+        "examples": None if kept is None else torch.tensor(np.array(kept, wide)),
         "about": {str(key): _note(value) for key, value in (about or {}).items()},
     }
     with replacing(path, CheckpointError) as temporary:
@@ -252,7 +253,7 @@ def _is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # no zip file, or a damaged one; torch.load says what is wrong with it
         return False
 
 

@@ -38,11 +38,15 @@ from lava_casc.ranges import LayerRange, Source, check_ranges, layer_range
 
 #: Fewer weight bits than this ruin a network (casc-facts: 4 bits cost 3 to 40 points); the quantizer refuses instead.
 LEAST_WEIGHT_BITS = 4
-#: A channel with so great a threshold loses less than a hundredth of a level by coarser weights, however few bits they
-#: have: a channel whose weights are next to nothing, say, after a batch norm that has switched it off.
-FINE_THRESHOLD = 1 << 10
-#: A finer threshold than this resolves nothing that a count of levels could show.
+#: Where rounding moves a neuron by less than this share of a level, even with all of its sources at their greatest, few
+#: weight bits are enough: a channel whose weights are next to nothing, say, after a batch norm that has switched it off.
+FINE_NOISE = 1 / 32
+#: A finer grid than one with this noise resolves nothing that a count of levels could show ...
+FINEST_NOISE = 1 / 256
+#: ... and a threshold of 16 bits, which resolves any bias, is always allowed.
 FINEST_THRESHOLD = 1 << 16
+#: The coarsest grid, relative to the finest, at which weights may round better by luck; and how many are tried.
+COARSEST_TRIED, TRIES = 0.75, 48
 #: Weight bits that a layer on the input gives up before the input gives up one.
 WEIGHT_BITS_BEFORE_INPUT = 2.0
 MOST_INPUT_SHIFT = 4
@@ -219,8 +223,9 @@ class _Quantizer:
             # A single unit moves this neuron by more than a mantissa's worth of thresholds: shift the mantissas.
             exponents, finest = [e + 1 for e in exponents], finest / 2
         weighted = finest > 0
-        finest = np.maximum(finest, step / FINEST_THRESHOLD)
-        threshold = wanted = np.floor(np.minimum(step / finest, FINEST_THRESHOLD)).astype(np.int64)
+        noise = self._noise(layer, values, exponents)
+        finest = np.maximum(finest, step / max(FINEST_THRESHOLD, noise / FINEST_NOISE))
+        threshold = wanted = self._best_thresholds(values, exponents, step, np.floor(step / finest))
         while True:
             grid = step / threshold
             quantized = Neurons(
@@ -240,13 +245,40 @@ class _Quantizer:
             if not self.per_channel:
                 threshold = np.full_like(threshold, threshold.min())
             # A bias alone needs no bits of weight, but a threshold it does need.
-            matters = np.where(weighted, threshold < FINE_THRESHOLD, threshold < 1)
+            matters = np.where(weighted, noise > FINE_NOISE * threshold, threshold < 1)
             self._refuse_if_coarse(
                 layer.name, wanted / np.maximum(threshold, 1e-9) * matters, self._range(quantized, shape)
             )
         self.scales[layer.name] = np.full(shape[0], step)
         self.sources[layer.name] = Source(shape, 0, layer.levels)
         return quantized, float(np.log2(wanted / threshold)[weighted].max(initial=0))
+
+    def _noise(self, layer: FloatNeurons, values: list[NDArray], exponents: list[int]) -> float:
+        """Return the root mean square of what rounding adds to X, with all sources at their greatest, in units of X."""
+        variance = 1 / 12  # of the bias
+        for synapse, value, exponent in zip(layer.synapses, values, exponents, strict=True):
+            _, low, high = self.sources[synapse.source]
+            variance += value[0].size * (2.0**exponent * max(-low, high)) ** 2 / 12
+        return float(np.sqrt(variance))
+
+    def _best_thresholds(self, values: list[NDArray], exponents: list[int], step: float, most: NDArray) -> NDArray[np.int64]:
+        """Return, for each channel, the threshold between 3/4 of `most` and `most` whose grid rounds the weights best.
+
+        With few weights a channel the luck of the grid counts: a somewhat coarser one may hit them better. The error is
+        measured in levels; of equal ones the finest is taken.
+        """
+        best, least = most, np.full(len(most), np.inf)
+        for share in np.linspace(1, COARSEST_TRIED, TRIES):
+            tried = np.maximum(np.floor(most * share), 1)
+            error = np.zeros(len(most))
+            for value, exponent in zip(values, exponents, strict=True):
+                exact = value * _per_row(tried / (step * 2.0**exponent), value)
+                error += 4.0**exponent * ((np.rint(exact) - exact) ** 2).reshape(len(most), -1).sum(1)
+            error /= tried**2
+            if not self.per_channel:
+                error[:] = error.sum()
+            best, least = np.where(error < least, tried, best), np.minimum(error, least)
+        return best.astype(np.int64)
 
     def _readout(
         self, layer: FloatReadout, shape: Shape, values: list[NDArray], exponents: list[int], finest: NDArray
