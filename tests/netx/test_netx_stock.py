@@ -95,7 +95,7 @@ def test_each_neuron_has_the_timing_of_its_layer(loader, path, mode):
         assert (found["bias_start"], found["release"]) == (timing.bias_start, timing.release)
         assert (found["wake_steps"], found["period"]) == (schedule.wake_steps, schedule.period)
         assert (found["levels"], found["max_burst"]) == (getattr(layer, "levels", 0), schedule.max_burst)
-        assert block.neuron.name == layer.name
+        assert found["path"] == layer.name  # what an error calls it
         assert 0 < block.input_message_bits < 32
 
 
