@@ -45,8 +45,6 @@ FINE_NOISE = 1 / 32
 FINEST_NOISE = 1 / 256
 #: ... and a threshold of 16 bits, which resolves any bias, is always allowed.
 FINEST_THRESHOLD = 1 << 16
-#: The coarsest grid, relative to the finest, at which weights may round better by luck; and how many are tried.
-COARSEST_TRIED, TRIES = 0.75, 48
 #: Weight bits that a layer on the input gives up before the input gives up one.
 WEIGHT_BITS_BEFORE_INPUT = 2.0
 MOST_INPUT_SHIFT = 4
@@ -225,7 +223,7 @@ class _Quantizer:
         weighted = finest > 0
         noise = self._noise(layer, values, exponents)
         finest = np.maximum(finest, step / max(FINEST_THRESHOLD, noise / FINEST_NOISE))
-        threshold = wanted = self._best_thresholds(values, exponents, step, np.floor(step / finest))
+        threshold = wanted = np.floor(step / finest).astype(np.int64)
         while True:
             grid = step / threshold
             quantized = Neurons(
@@ -260,25 +258,6 @@ class _Quantizer:
             _, low, high = self.sources[synapse.source]
             variance += value[0].size * (2.0**exponent * max(-low, high)) ** 2 / 12
         return float(np.sqrt(variance))
-
-    def _best_thresholds(self, values: list[NDArray], exponents: list[int], step: float, most: NDArray) -> NDArray[np.int64]:
-        """Return, for each channel, the threshold between 3/4 of `most` and `most` whose grid rounds the weights best.
-
-        With few weights a channel the luck of the grid counts: a somewhat coarser one may hit them better. The error is
-        measured in levels; of equal ones the finest is taken.
-        """
-        best, least = most, np.full(len(most), np.inf)
-        for share in np.linspace(1, COARSEST_TRIED, TRIES):
-            tried = np.maximum(np.floor(most * share), 1)
-            error = np.zeros(len(most))
-            for value, exponent in zip(values, exponents, strict=True):
-                exact = value * _per_row(tried / (step * 2.0**exponent), value)
-                error += 4.0**exponent * ((np.rint(exact) - exact) ** 2).reshape(len(most), -1).sum(1)
-            error /= tried**2
-            if not self.per_channel:
-                error[:] = error.sum()
-            best, least = np.where(error < least, tried, best), np.minimum(error, least)
-        return best.astype(np.int64)
 
     def _readout(
         self, layer: FloatReadout, shape: Shape, values: list[NDArray], exponents: list[int], finest: NDArray
