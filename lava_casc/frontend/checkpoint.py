@@ -52,7 +52,9 @@ class InputSpec:
                 object.__setattr__(self, name, operator.index(getattr(self, name)))
             object.__setattr__(self, "scale", float(self.scale))
         except (TypeError, ValueError) as error:
-            raise CheckpointError(f"the input's shape and range must be integers, its scale a number ({error}).") from error
+            raise CheckpointError(
+                f"the input's shape and range must be integers, its scale a number ({error})."
+            ) from error
         if len(self.shape) not in (1, 3) or min(self.shape) < 1:
             raise CheckpointError(
                 f"the input shape {self.shape} is neither (C, H, W) nor (N,). Give the shape of one sample."

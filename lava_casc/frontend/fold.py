@@ -244,7 +244,8 @@ class _Folder:
     def _max_pool(self, op: Operation, source: str) -> _Affine:
         if len(self.shapes[source]) != 3:
             raise UnsupportedModelError(
-                f"{op.path}: a max pool of {source}, whose windows only a matrix can say. Use windows that tile their input."
+                f"{op.path}: a max pool of {source}, whose windows only a matrix can say. "
+                "Use windows that tile their input."
             )
         kernel = _pair(op.arguments["kernel_size"])
         pool = MaxPool(

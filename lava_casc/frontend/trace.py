@@ -513,8 +513,7 @@ def _compare(model: nn.Module, graph: Graph) -> None:
 
 def _kind_of_tensor(model: nn.Module) -> dict[str, Any]:
     """Return the dtype and the device that a model computes in."""
-    first = next(model.parameters(), None)
-    first = next(model.buffers(), torch.zeros(())) if first is None else first
+    first = next(iter([*model.parameters(), *model.buffers()]), torch.zeros(()))
     return {"dtype": first.dtype if first.is_floating_point() else torch.float32, "device": first.device}
 
 

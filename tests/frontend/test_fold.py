@@ -38,7 +38,9 @@ def unchanged(model, shape=IMAGE, samples=4):
         assert float((z - wanted.reshape(z.shape)).abs().max()) < 1e-12 * max(1, float(wanted.abs().max()))
         assert z.shape[1:] == network.shapes[layer.name]
         if isinstance(layer, FloatNeurons):
-            values[layer.name] = truth[layer.activation].reshape(z.shape) if layer.activation else activate(layer, z)
+            values[layer.name] = (
+                truth[layer.activation].reshape(z.shape) if layer.activation else activate(layer, z)
+            )
     assert wanted.abs().max() > 0
     names = [layer.name for layer in network.layers]
     assert len(set(names)) == len(names)
@@ -53,7 +55,10 @@ def unchanged(model, shape=IMAGE, samples=4):
 def layers(network):
     """Return name and kinds of synapses of each layer."""
     return [
-        (layer.name, "pool" if isinstance(layer, MaxPool) else [type(s).__name__.lower() for s in layer.synapses])
+        (
+            layer.name,
+            "pool" if isinstance(layer, MaxPool) else [type(s).__name__.lower() for s in layer.synapses],
+        )
         for layer in network.layers
     ]
 
@@ -64,7 +69,11 @@ def act(levels=4):
 
 def head(*body, width=None):
     """Return the model with a linear end."""
-    return nn.Sequential(*body, nn.Flatten(), nn.LazyLinear(2)) if width is None else nn.Sequential(*body, nn.Linear(width, 2))
+    return (
+        nn.Sequential(*body, nn.Flatten(), nn.LazyLinear(2))
+        if width is None
+        else nn.Sequential(*body, nn.Linear(width, 2))
+    )
 
 
 def ready(model, shape=IMAGE):
@@ -81,33 +90,69 @@ CONV = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2)}
 #: Name, body, the synapses of its layers before the final Dense.
 REWRITES = {
     "bn after conv": ([nn.Conv2d(3, 4, (3, 2), **CONV), nn.BatchNorm2d(4), act()], ["conv"]),
-    "bn after grouped conv": ([nn.Conv2d(3, 6, (3, 2), **CONV, groups=3, bias=False), nn.BatchNorm2d(6), act()], ["conv"]),
+    "bn after grouped conv": (
+        [nn.Conv2d(3, 6, (3, 2), **CONV, groups=3, bias=False), nn.BatchNorm2d(6), act()],
+        ["conv"],
+    ),
     "bn without affine": ([nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False, eps=0.1), act()], ["conv"]),
     "bn before padded conv": ([nn.BatchNorm2d(3), nn.Conv2d(3, 4, (3, 2), **CONV), act()], ["conv"]),
     "normalize before padded conv": (
         [Normalize([0.3, 0.5, 0.7], [0.2, 0.3, 2.0]), nn.Conv2d(3, 4, (3, 2), **CONV), act()],
         ["conv"],
     ),
-    "normalize, bn, conv": ([Normalize(0.4, 0.3), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 3, padding=1), act()], ["conv"]),
+    "normalize, bn, conv": (
+        [Normalize(0.4, 0.3), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 3, padding=1), act()],
+        ["conv"],
+    ),
     "two norms": ([nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4), act()], ["conv"]),
-    "avg pool after act": ([act(), nn.AvgPool2d(2), nn.Conv2d(3, 4, (2, 3), padding=1), act()], ["conv", "conv"]),
+    "avg pool after act": (
+        [act(), nn.AvgPool2d(2), nn.Conv2d(3, 4, (2, 3), padding=1), act()],
+        ["conv", "conv"],
+    ),
     "avg pool with remainder": ([act(), nn.AvgPool2d((2, 3)), nn.Conv2d(3, 4, 2), act()], ["conv", "conv"]),
-    "remainder, padding": ([act(), nn.AvgPool2d((4, 3)), nn.Conv2d(3, 4, 2, padding=1), act()], ["conv", "dense"]),
-    "avg pool overlapping": ([act(), nn.AvgPool2d((3, 2), (2, 1)), nn.Conv2d(3, 4, 2, (1, 2)), act()], ["conv", "conv"]),
+    "remainder, padding": (
+        [act(), nn.AvgPool2d((4, 3)), nn.Conv2d(3, 4, 2, padding=1), act()],
+        ["conv", "dense"],
+    ),
+    "avg pool overlapping": (
+        [act(), nn.AvgPool2d((3, 2), (2, 1)), nn.Conv2d(3, 4, 2, (1, 2)), act()],
+        ["conv", "conv"],
+    ),
     "avg pool padded": ([act(), nn.AvgPool2d(3, 2, (1, 0)), nn.Conv2d(3, 4, 2), act()], ["conv", "conv"]),
-    "avg pool padded twice": ([act(), nn.AvgPool2d(3, 2, 1), nn.Conv2d(3, 4, 2, padding=1), act()], ["conv", "dense"]),
-    "count_include_pad": ([act(), nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.Conv2d(3, 4, 2), act()], ["conv", "dense"]),
-    "divisor": ([act(), nn.AvgPool2d(3, 2, 1, divisor_override=5), nn.Conv2d(3, 4, 2), act()], ["conv", "conv"]),
+    "avg pool padded twice": (
+        [act(), nn.AvgPool2d(3, 2, 1), nn.Conv2d(3, 4, 2, padding=1), act()],
+        ["conv", "dense"],
+    ),
+    "count_include_pad": (
+        [act(), nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.Conv2d(3, 4, 2), act()],
+        ["conv", "dense"],
+    ),
+    "divisor": (
+        [act(), nn.AvgPool2d(3, 2, 1, divisor_override=5), nn.Conv2d(3, 4, 2), act()],
+        ["conv", "conv"],
+    ),
     "divisor, padding uncounted": ([nn.AvgPool2d(3, 2, 1, False, False, 5), act()], ["conv"]),
-    "ceil_mode": ([act(), nn.AvgPool2d((4, 3), ceil_mode=True), nn.Conv2d(3, 4, 2), act()], ["conv", "dense"]),
+    "ceil_mode": (
+        [act(), nn.AvgPool2d((4, 3), ceil_mode=True), nn.Conv2d(3, 4, 2), act()],
+        ["conv", "dense"],
+    ),
     "avg pool before act": ([nn.Conv2d(3, 4, 3), nn.AvgPool2d((2, 3), (1, 2)), act()], ["conv"]),
-    "avg pool of padded conv": ([nn.Conv2d(3, 4, 3, padding=1), nn.AvgPool2d((2, 3), (1, 2)), act()], ["conv"]),
+    "avg pool of padded conv": (
+        [nn.Conv2d(3, 4, 3, padding=1), nn.AvgPool2d((2, 3), (1, 2)), act()],
+        ["conv"],
+    ),
     "uneven pool, then conv": (
         [nn.AvgPool2d(3, 2, 1, count_include_pad=False), act(), nn.Conv2d(3, 2, 2, padding=1), act()],
         ["dense", "dense"],
     ),
-    "pool then pool": ([act(), nn.AvgPool2d((1, 2)), nn.AvgPool2d((3, 2)), nn.Conv2d(3, 4, (1, 2)), act()], ["conv"] * 2),
-    "dilation after pool": ([act(), nn.AvgPool2d((2, 1)), nn.Conv2d(3, 4, 3, 1, 2, dilation=(1, 3)), act()], ["conv"] * 2),
+    "pool then pool": (
+        [act(), nn.AvgPool2d((1, 2)), nn.AvgPool2d((3, 2)), nn.Conv2d(3, 4, (1, 2)), act()],
+        ["conv"] * 2,
+    ),
+    "dilation after pool": (
+        [act(), nn.AvgPool2d((2, 1)), nn.Conv2d(3, 4, 3, 1, 2, dilation=(1, 3)), act()],
+        ["conv"] * 2,
+    ),
     "grouped conv after pool": ([act(), nn.AvgPool2d(2), nn.Conv2d(3, 6, 2, groups=3), act()], ["conv"] * 2),
     "depthwise after conv": ([nn.Conv2d(3, 6, 2), nn.Conv2d(6, 6, (2, 3), groups=6), act()], ["conv"]),
     "adaptive even": ([act(), nn.AdaptiveAvgPool2d((3, 2)), nn.Conv2d(3, 4, 2), act()], ["conv", "conv"]),
@@ -117,12 +162,24 @@ REWRITES = {
     "max pool after act": ([nn.Conv2d(3, 4, 3), act(), nn.MaxPool2d(2, 1, (1, 0))], ["conv", "pool"]),
     "max pool before act": ([nn.Conv2d(3, 4, 3), nn.MaxPool2d((2, 3), (2, 1)), act()], ["conv", "pool"]),
     "padded max pool before act": ([nn.Conv2d(3, 4, 3), nn.MaxPool2d(3, 2, 1), act()], ["conv", "pool"]),
-    "max pool of bn before act": ([nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.MaxPool2d(3, 2, 1), act()], ["conv", "pool"]),
+    "max pool of bn before act": (
+        [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.MaxPool2d(3, 2, 1), act()],
+        ["conv", "pool"],
+    ),
     "dilated max pool": ([nn.Conv2d(3, 4, 3), nn.MaxPool2d(2, 1, 0, (2, 3)), act()], ["conv", "pool"]),
-    "max pool of max pool": ([act(), nn.MaxPool2d((1, 2)), nn.MaxPool2d((2, 1), 1)], ["conv", "pool", "pool"]),
-    "max pool of avg pool before act": ([act(), nn.AvgPool2d(2), nn.MaxPool2d(2, 1), act()], ["conv", "conv", "pool"]),
+    "max pool of max pool": (
+        [act(), nn.MaxPool2d((1, 2)), nn.MaxPool2d((2, 1), 1)],
+        ["conv", "pool", "pool"],
+    ),
+    "max pool of avg pool before act": (
+        [act(), nn.AvgPool2d(2), nn.MaxPool2d(2, 1), act()],
+        ["conv", "conv", "pool"],
+    ),
     "max pool of input before act": ([nn.MaxPool2d(2), act()], ["conv", "pool"]),
-    "max pool, act, conv": ([nn.Conv2d(3, 2, 2), nn.MaxPool2d(2), act(), nn.Conv2d(2, 2, 2), act()], ["conv", "pool", "conv"]),
+    "max pool, act, conv": (
+        [nn.Conv2d(3, 2, 2), nn.MaxPool2d(2), act(), nn.Conv2d(2, 2, 2), act()],
+        ["conv", "pool", "conv"],
+    ),
     "1x1 after conv": ([nn.Conv2d(3, 5, (2, 3), 2, 1), nn.Conv2d(5, 2, 1), act()], ["dense"]),
     "conv after 1x1": ([nn.Conv2d(3, 5, 1), nn.Conv2d(5, 2, 3, padding=1), act()], ["dense"]),
     "conv after conv": ([nn.Conv2d(3, 2, 3, (2, 1), 1), nn.Conv2d(2, 4, 2, padding=1), act()], ["dense"]),
@@ -179,7 +236,13 @@ BRANCHES = {
 @pytest.mark.parametrize("of_input", [False, True])
 @pytest.mark.parametrize("case", BRANCHES)
 def test_branches(case, of_input):
-    parts = {"act2": act(), "act3": act(2), "bn": nn.BatchNorm2d(3), "bn1": nn.BatchNorm1d(144), "act1": act(8)}
+    parts = {
+        "act2": act(),
+        "act3": act(2),
+        "bn": nn.BatchNorm2d(3),
+        "bn1": nn.BatchNorm1d(144),
+        "act1": act(8),
+    }
     parts |= {name: nn.Conv2d(3, 3, 3, padding=1) for name in ("conv", "conv2")} | {"one": nn.Conv2d(3, 3, 1)}
     run = BRANCHES[case]
     model = Model(lambda s, x: run(s, x if of_input else s.act1(x)), **parts)
@@ -189,7 +252,9 @@ def test_branches(case, of_input):
 
 
 def test_layers_are_named_after_the_module_that_has_the_weights():
-    inner = Model(lambda s, x: s.act2(s.conv(s.act1(x)) + x), act1=act(), act2=act(), conv=nn.Conv2d(3, 3, 3, padding=1))
+    inner = Model(
+        lambda s, x: s.act2(s.conv(s.act1(x)) + x), act1=act(), act2=act(), conv=nn.Conv2d(3, 3, 3, padding=1)
+    )
     model = nn.Sequential(nn.Conv2d(3, 3, 1), act(), inner, inner, nn.Flatten(), nn.Linear(144, 2))
     names = [name for name, _ in layers(unchanged(model))]
     assert names == ["0", "2.act1", "2.conv", "2.act1_1", "2.conv_1", "5"]
@@ -216,7 +281,12 @@ def test_a_module_may_be_called_like_our_own_layers(name):
         (nn.Sequential(nn.Conv2d(3, 2, 3), act(), nn.Flatten()), IMAGE),
         (nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), act()), IMAGE),
         (nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten()), IMAGE),
-        (nn.Sequential(nn.Conv2d(3, 4, 3), act(), nn.Conv2d(4, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), IMAGE),
+        (
+            nn.Sequential(
+                nn.Conv2d(3, 4, 3), act(), nn.Conv2d(4, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+            ),
+            IMAGE,
+        ),
         (nn.Sequential(nn.Conv2d(3, 4, 3), act(), nn.MaxPool2d(2), nn.Flatten()), IMAGE),
         (nn.Flatten(), IMAGE),
     ],
@@ -227,12 +297,27 @@ def test_ends(model, shape):
 
 
 REFUSED = {
-    "max pool of the input": ([nn.MaxPool2d(2), nn.Conv2d(3, 2, 2), act()], "^0: a max pool .* followed by Conv2d"),
-    "max of avg": ([act(), nn.AvgPool2d(2), nn.MaxPool2d(2), nn.Conv2d(3, 2, 1)], "^2: .* right before or right behind"),
-    "max of max of conv": ([nn.Conv2d(3, 2, 2), nn.MaxPool2d(2), nn.MaxPool2d(2), act()], "^1: .* MaxPool2d .2."),
+    "max pool of the input": (
+        [nn.MaxPool2d(2), nn.Conv2d(3, 2, 2), act()],
+        "^0: a max pool .* followed by Conv2d",
+    ),
+    "max of avg": (
+        [act(), nn.AvgPool2d(2), nn.MaxPool2d(2), nn.Conv2d(3, 2, 1)],
+        "^2: .* right before or right behind",
+    ),
+    "max of max of conv": (
+        [nn.Conv2d(3, 2, 2), nn.MaxPool2d(2), nn.MaxPool2d(2), act()],
+        "^1: .* MaxPool2d .2.",
+    ),
     "bn between": ([nn.Conv2d(3, 2, 2), nn.MaxPool2d(2), nn.BatchNorm2d(2), act()], "^1: .*BatchNorm2d"),
-    "max of a matrix": ([nn.AdaptiveAvgPool2d((4, 5)), act(), nn.MaxPool2d(2)], "^2: a max pool of 1, .* matrix"),
-    "max of a matrix before act": ([nn.AdaptiveAvgPool2d((4, 5)), nn.MaxPool2d(2), act()], "^1: a max pool .* matrix"),
+    "max of a matrix": (
+        [nn.AdaptiveAvgPool2d((4, 5)), act(), nn.MaxPool2d(2)],
+        "^2: a max pool of 1, .* matrix",
+    ),
+    "max of a matrix before act": (
+        [nn.AdaptiveAvgPool2d((4, 5)), nn.MaxPool2d(2), act()],
+        "^1: a max pool .* matrix",
+    ),
     "linear on an image": ([act(), nn.Linear(8, 4)], "^1: Linear on shape"),
 }
 

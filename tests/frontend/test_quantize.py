@@ -246,12 +246,10 @@ def test_large_first_layers_give_up_the_fewest_bits(kernel, channels):
         high = signed_range(24)[1]
         use = max(float(np.abs(i).max()) for pair in (found.potential, found.current) for i in pair) / high
         assert 0.9 < use <= 1 + 1 / high
-    # The bits that it says were given up are those between this threshold and the one that it wanted.
-    values, _ = true_values(floats.layers[0], network)
-    finest = np.abs(values[0]).reshape(8, -1).max(1) / 127
-    # A grid so fine that its rounding moves a neuron by less than 1/256 of a level is fine enough.
-    noise = np.sqrt((layer.synapses[0].weight[0].size * network.input.reach[1] ** 2 + 1) / 12)
-    wanted = np.floor(np.minimum(layer.scale / finest, max(1 << 16, 256 * noise)))
+    # The bits that it says were given up are those between this threshold and the one that registers of 32 bits allow.
+    wide = LOIHI.model_copy(update={"state_bits": 32})
+    shifted = InputSpec(images.shape, *network.input.reach, images.scale * 2**network.input.shift)
+    wanted = make(floats, shifted, wide)[0]["0"].threshold
     assert first.bits_given_up == pytest.approx(np.log2(wanted / layer.threshold).max(), abs=1e-9)
 
 

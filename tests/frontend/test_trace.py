@@ -30,7 +30,10 @@ def same(model, shape=IMAGE):
 
 FORMS = {
     "avg positional": (lambda s, x: F.avg_pool2d(x, 2, 1), ["AvgPool2d"]),
-    "avg keyword": (lambda s, x: F.avg_pool2d(x, kernel_size=(2, 3), stride=(1, 2), padding=1), ["AvgPool2d"]),
+    "avg keyword": (
+        lambda s, x: F.avg_pool2d(x, kernel_size=(2, 3), stride=(1, 2), padding=1),
+        ["AvgPool2d"],
+    ),
     "avg all keyword": (lambda s, x: F.avg_pool2d(input=x, kernel_size=2), ["AvgPool2d"]),
     "avg ceil": (lambda s, x: F.avg_pool2d(x, 3, 2, 1, True, False), ["AvgPool2d"]),
     "avg divisor": (lambda s, x: F.avg_pool2d(x, 2, divisor_override=3), ["AvgPool2d"]),
@@ -101,7 +104,9 @@ def test_supported_module(module):
     assert same(nn.Sequential(nn.Identity(), nn.Sequential(module, nn.Dropout()))) == [type(module).__name__]
 
 
-@pytest.mark.parametrize("module", [nn.Linear(5, 2), nn.BatchNorm1d(5), nn.Flatten(), CQReLU(2), Normalize(0.5, 0.5)])
+@pytest.mark.parametrize(
+    "module", [nn.Linear(5, 2), nn.BatchNorm1d(5), nn.Flatten(), CQReLU(2), Normalize(0.5, 0.5)]
+)
 def test_supported_flat_module(module):
     assert same(module, (5,)) == [type(module).__name__]
 
@@ -144,47 +149,95 @@ def test_names_are_unique_and_paths_are_module_paths():
 REFUSED = {
     "sigmoid": (lambda s, x: s.part(x), nn.Sigmoid(), "part: Sigmoid is not supported"),
     "relu": (lambda s, x: s.part(x), nn.ReLU(), r"part: ReLU is not supported: .*replace_relu"),
-    "transposed": (lambda s, x: s.part(x), nn.ConvTranspose2d(3, 3, 2), "part: ConvTranspose2d is not supported"),
+    "transposed": (
+        lambda s, x: s.part(x),
+        nn.ConvTranspose2d(3, 3, 2),
+        "part: ConvTranspose2d is not supported",
+    ),
     "group norm": (lambda s, x: s.part(x), nn.GroupNorm(1, 3), "part: GroupNorm is not supported"),
     "lstm": (lambda s, x: s.part(x.mean(2))[0], nn.LSTM(6, 3), r"mean: mean\(\) is not supported"),
     "sequence": (lambda s, x: s.part(x[:, 0])[0], nn.LSTM(6, 3), r"getitem: getitem\(\) is not supported"),
     "heads": (lambda s, x: s.part(x, x, x)[0], nn.LSTM(6, 3), "cannot be traced|does not run"),
     "tuple": (lambda s, x: s.part(x.flatten(1))[0], nn.LSTM(72, 3), "part: LSTM is not supported"),
-    "F.relu": (lambda s, x: F.relu(s.part(x)), nn.Conv2d(3, 3, 1), r"relu: relu\(\) is not supported: .*F.relu"),
+    "F.relu": (
+        lambda s, x: F.relu(s.part(x)),
+        nn.Conv2d(3, 3, 1),
+        r"relu: relu\(\) is not supported: .*F.relu",
+    ),
     "x.relu": (lambda s, x: x.relu(), None, r"relu: relu\(\) is not supported: .*replace_relu"),
     "torch.cat": (lambda s, x: torch.cat([x, x], 1), None, r"cat: cat\(\) is not supported"),
     "split": (lambda s, x: x.split(1, 1)[0], None, r"split: split\(\) is not supported"),
-    "reflect": (lambda s, x: s.part(x), nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), "part: .*'reflect'"),
+    "reflect": (
+        lambda s, x: s.part(x),
+        nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"),
+        "part: .*'reflect'",
+    ),
     "same": (lambda s, x: s.part(x), nn.Conv2d(3, 3, 3, padding="same"), "part: Conv2d with padding 'same'"),
     "max ceil": (lambda s, x: s.part(x), nn.MaxPool2d(2, ceil_mode=True), "part: MaxPool2d with ceil_mode"),
-    "F.max ceil": (lambda s, x: F.max_pool2d(x, 2, ceil_mode=True), None, "max_pool2d: MaxPool2d with ceil_mode"),
+    "F.max ceil": (
+        lambda s, x: F.max_pool2d(x, 2, ceil_mode=True),
+        None,
+        "max_pool2d: MaxPool2d with ceil_mode",
+    ),
     "indices": (lambda s, x: s.part(x)[0], nn.MaxPool2d(2, return_indices=True), "part: .*return_indices"),
-    "no statistics": (lambda s, x: s.part(x), nn.BatchNorm2d(3, track_running_stats=False), "part: .*running stat"),
+    "no statistics": (
+        lambda s, x: s.part(x),
+        nn.BatchNorm2d(3, track_running_stats=False),
+        "part: .*running stat",
+    ),
     "alpha": (lambda s, x: torch.add(x, x, alpha=2), None, "add: .*anything but two tensors"),
     "plus one": (lambda s, x: x + 1, None, "add: .*anything but two tensors"),
     "one plus": (lambda s, x: 1 + x, None, "add: .*anything but two tensors"),
     "times two": (lambda s, x: x * 2, None, r"mul: mul\(\) is not supported"),
     "minus": (lambda s, x: s.part(x) - x, nn.Conv2d(3, 3, 1), r"sub: sub\(\) is not supported"),
     "broadcast": (lambda s, x: x + s.part(x), nn.AdaptiveAvgPool2d(1), r"an addition of shapes \(3, 4, 6\)"),
-    "own tensor": (lambda s, x: x + s.part, nn.Parameter(torch.ones(1, 3, 4, 6)), "a tensor of its own .part"),
+    "own tensor": (
+        lambda s, x: x + s.part,
+        nn.Parameter(torch.ones(1, 3, 4, 6)),
+        "a tensor of its own .part",
+    ),
     "own buffer": (lambda s, x: x + s.part.bias.sum(), nn.Conv2d(3, 3, 1), "a tensor of its own .part.bias"),
     "several": (lambda s, x: (x, s.part(x)), nn.Flatten(), "more than one tensor"),
     "dictionary": (lambda s, x: {"logits": s.part(x)}, nn.Flatten(), "more than one tensor"),
-    "control flow": (lambda s, x: x if x.sum() > 0 else s.part(x), nn.Flatten(), "cannot be traced .*control flow"),
+    "control flow": (
+        lambda s, x: x if x.sum() > 0 else s.part(x),
+        nn.Flatten(),
+        "cannot be traced .*control flow",
+    ),
     "loop": (lambda s, x: [s.part(row) for row in x][0], nn.Flatten(), "cannot be traced"),
     "flatten all": (lambda s, x: torch.flatten(x), None, r"flatten: a reshape from \(3, 4, 6\) to \(\)"),
     "flatten part": (lambda s, x: s.part(x), nn.Flatten(2), r"part: a reshape from \(3, 4, 6\) to \(3, 24\)"),
     "view": (lambda s, x: x.view(x.size(0), 6, 4, 3), None, r"view: a reshape .* to \(6, 4, 3\)"),
-    "permute": (lambda s, x: x.permute(0, 2, 3, 1).flatten(1), None, r"permute: permute\(\) is not supported"),
+    "permute": (
+        lambda s, x: x.permute(0, 2, 3, 1).flatten(1),
+        None,
+        r"permute: permute\(\) is not supported",
+    ),
     "mean channels": (lambda s, x: x.mean(1), None, r"mean: mean\(\) is not supported"),
     "mean of all": (lambda s, x: x.mean(), None, r"mean: mean\(\) is not supported"),
     "dropout": (lambda s, x: F.dropout(x, 0.3), None, "dropout: .*drops in evaluation"),
     "dropout true": (lambda s, x: F.dropout2d(x, training=True), None, "dropout2d: .*drops in evaluation"),
-    "size windows": (lambda s, x: F.max_pool2d(x, x.size(2)), None, "max_pool2d: .*computed from a tensor's size"),
-    "channels": (lambda s, x: s.part(x), nn.Conv2d(4, 3, 1), r"does not run on an input of shape \(3, 4, 6\)"),
-    "normalize": (lambda s, x: s.part(x.mean((2, 3))), Normalize([0.0] * 2, [1.0] * 2), "does not run on an input"),
+    "size windows": (
+        lambda s, x: F.max_pool2d(x, x.size(2)),
+        None,
+        "max_pool2d: .*computed from a tensor's size",
+    ),
+    "channels": (
+        lambda s, x: s.part(x),
+        nn.Conv2d(4, 3, 1),
+        r"does not run on an input of shape \(3, 4, 6\)",
+    ),
+    "normalize": (
+        lambda s, x: s.part(x.mean((2, 3))),
+        Normalize([0.0] * 2, [1.0] * 2),
+        "does not run on an input",
+    ),
     "linear": (lambda s, x: s.part(x), nn.Linear(5, 3), "does not run on an input"),
-    "subclass": (lambda s, x: s.part(x), type("Mine", (nn.Conv2d,), {})(3, 3, 1), "part: Mine is not supported"),
+    "subclass": (
+        lambda s, x: s.part(x),
+        type("Mine", (nn.Conv2d,), {})(3, 3, 1),
+        "part: Mine is not supported",
+    ),
 }
 
 
@@ -247,7 +300,9 @@ def test_nan_and_infinity_are_refused_in_every_tensor(module, name, bad):
 def test_a_learned_threshold_must_be_positive_and_finite(bad):
     act = CQReLU(4, learnable=True)
     act.threshold.data.fill_(bad)
-    with pytest.raises(UnsupportedModelError, match=r"0: (CQReLU with threshold|its threshold holds NaN or inf)"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"0: (CQReLU with threshold|its threshold holds NaN or inf)"
+    ):
         trace(nn.Sequential(act), (5,))
 
 
@@ -285,7 +340,9 @@ def test_a_batch_size_in_forward():
         trace(Model(lambda s, x: x.view(2, -1)), IMAGE)
 
 
-@pytest.mark.filterwarnings("ignore:torch.nn.utils.weight_norm is deprecated:UserWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings(
+    "ignore:torch.nn.utils.weight_norm is deprecated:UserWarning", "ignore::FutureWarning"
+)
 def test_weights_that_are_computed():
     with pytest.raises(UnsupportedModelError, match="0: Conv2d computes its weights from .*weight_g"):
         trace(nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 3, 1))), IMAGE)
@@ -304,7 +361,9 @@ def test_weights_that_are_computed():
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_is_left_as_it_was(fails):
-    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Sigmoid() if fails else CQReLU(4))
+    model = nn.Sequential(
+        nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Sigmoid() if fails else CQReLU(4)
+    )
     model.train()
     model[1].eval()
     before = {name: t.clone() for name, t in model.state_dict().items()}
@@ -322,7 +381,9 @@ def test_the_model_is_left_as_it_was(fails):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_a_graph_keeps_the_dtype(dtype):
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), CQReLU(4, 0.7), nn.Flatten(), nn.Linear(32, 2))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), CQReLU(4, 0.7), nn.Flatten(), nn.Linear(32, 2)
+    )
     model = randomize(model).to(dtype)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -347,7 +408,12 @@ def test_a_graph_model_trains_on_and_gives_its_graph_back(tmp_path):
         optimizer.step()
     assert all(torch.equal(t, copied[op.name][k]) for op in graph.operations for k, t in op.tensors.items())
     after = trained.graph_with_weights()
-    changed = {(op.kind, k) for op in after.operations for k, t in op.tensors.items() if (t != copied[op.name][k]).any()}
+    changed = {
+        (op.kind, k)
+        for op in after.operations
+        for k, t in op.tensors.items()
+        if (t != copied[op.name][k]).any()
+    }
     assert {("Linear", "weight"), ("BatchNorm1d", "running_mean"), ("CQReLU", "threshold")} <= changed
     save_model(tmp_path / "model.pt", trained, InputSpec((5,)))
     x = torch.rand(3, 5)
@@ -399,7 +465,10 @@ ADD = Operation("a", "add", "a", ("x", "x"))
         ((X, Operation("a", "add", "a", ("x", "x", "x"))), "cannot read x, x, x"),
         ((X, Operation("a", "Flatten", "a")), "cannot read nothing"),
         ((X, Operation("a", "Flatten", "a", ("a",))), "cannot read a"),
-        ((X, Operation("a", "Flatten", "a", ("b",)), Operation("b", "Flatten", "b", ("a",))), "cannot read b"),
+        (
+            (X, Operation("a", "Flatten", "a", ("b",)), Operation("b", "Flatten", "b", ("a",))),
+            "cannot read b",
+        ),
     ],
 )
 def test_graph_refuses(operations, message):
