@@ -71,6 +71,7 @@ READOUT = {"shape": (2,), "bias": np.array([7, -5]), "wake_steps": 3, "period": 
         ([0, 0, 0, 1, 1, 1], False, 6),  # silence before the last event proves nothing
         ([0, 0, 0, 0, 0, 0], True, 0),
         ([3, 0, 0, 9, 9, 0], True, 5),
+        ([1, 1, 1, 0, 1, 1], True, 6),  # at the last event it does prove
     ],
 )
 def test_the_readout_integrates_and_certifies(model, activity, certified, last_spike):
