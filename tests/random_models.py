@@ -1,4 +1,4 @@
-"""Random torch models with CQReLU: branches, pools, groups, batch norm with random statistics; and dyadic ones."""
+"""Random torch models with CQReLU: branches, pools, groups, random batch norms; and dyadic ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def random_model(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, ...]]:
 
 
 def dyadic_model(rng: np.random.Generator, levels: int = 8) -> tuple[nn.Module, tuple[int, ...]]:
-    """Return a model on integers whose quantization is exact: weights w * 2**-k, max |w| = 127, thresholds dyadic."""
+    """Return a model on integers whose quantization is exact: weights w * 2**-k with max |w| = 127."""
     shape = (2, 5, 7)
     conv = nn.Conv2d(2, 4, 3, (2, 1), (1, 0), groups=int(rng.choice([1, 2])))
     second = nn.Conv2d(4, 4, 3, padding=1, groups=int(rng.choice([1, 4])))

@@ -79,7 +79,7 @@ def images(n, seed=1):
     return np.random.default_rng(seed).integers(0, 256, (n, *SHAPE))
 
 
-@pytest.fixture()
+@pytest.fixture
 def saved(tmp_path):
     save_model(tmp_path / "model.pt", model(), InputSpec(SHAPE), examples=images(5))
     return tmp_path / "model.pt"
@@ -326,10 +326,6 @@ def test_export(saved, tmp_path):
         (lambda path: path.write_bytes(path.read_bytes()[:500]), CheckpointError),
         (lambda path: path.unlink(), CheckpointError),
         (
-            lambda path: save_model(path, nn.Sequential(nn.Linear(4, 2), nn.MaxPool2d(2)), InputSpec((4,))),
-            CascError,
-        ),
-        (
             lambda path: save_model(path, nn.Sequential(nn.MaxPool2d(2), nn.Flatten()), InputSpec(SHAPE)),
             CascError,
         ),
@@ -338,8 +334,8 @@ def test_export(saved, tmp_path):
 def test_export_writes_nothing_where_a_step_fails(saved, tmp_path, break_it, error):
     output = tmp_path / "model.net"
     output.write_bytes(b"what was there before")
+    break_it(saved)
     with pytest.raises(error):
-        break_it(saved)
         export(saved, output, Options())
     assert output.read_bytes() == b"what was there before"
     assert {"model.net"} <= set(os.listdir(tmp_path)) <= {"model.net", "model.pt"}

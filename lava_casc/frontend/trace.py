@@ -455,12 +455,9 @@ def _module(op: Operation) -> nn.Module:
         arguments["threshold"] = float(op.tensors["threshold"])
     elif kind is Normalize:
         arguments = {name: op.tensors[name].tolist() for name in ("mean", "std")}
-    if kind in (nn.Conv2d, nn.Linear):
-        # On no device nothing is allocated or drawn at random, whatever sizes a damaged file may name.
-        with torch.device("meta"):
-            module = kind(**arguments)
-    else:
-        module = kind(**arguments)
+    # On no device nothing is allocated or drawn at random, whatever sizes a damaged file may name.
+    with torch.device("meta" if kind in (nn.Conv2d, nn.Linear) else "cpu"):
+        module: nn.Module = kind(**arguments)
     # num_batches_tracked alone is missing: no graph has it.
     missing, unexpected = module.load_state_dict(
         {name: tensor.clone() for name, tensor in op.tensors.items()}, strict=False, assign=True

@@ -49,7 +49,7 @@ def model():
     return randomize(nn.Sequential(*body, *tail, nn.Flatten(), nn.Dropout(), nn.Linear(24, 5)))
 
 
-@pytest.fixture()
+@pytest.fixture
 def path(tmp_path):
     path = tmp_path / "model.pt"
     save_model(
@@ -426,7 +426,7 @@ def test_nothing_changed_still_loads(path):
 
 
 def test_values_of_the_wrong_type_anywhere(path):
-    """Put a thing that does not belong there in every place of the first operations: a CascError or no difference."""
+    """Put what does not belong there in every place of the first operations: a CascError or no difference."""
     original = torch.load(path, weights_only=True)
     for i, operation in enumerate(original["operations"][:6]):
         for key in operation:

@@ -21,7 +21,7 @@ def formula(z, levels, threshold, phase):
 @pytest.mark.parametrize("levels", [1, 2, 3, 4, 7, 8, 16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_levels_are_the_formula_on_a_grid(levels, threshold, rounding, dtype):
-    # Every multiple of a 64th, and the number just below it: the boundaries of all steps that are dyadic lie on it.
+    # Every multiple of a 64th, and the number just below it: all steps that are dyadic lie on it.
     grid = torch.arange(-64, 4 * 64, dtype=dtype) / 64
     z = torch.cat([grid, torch.nextafter(grid, torch.tensor(-9, dtype=dtype))])
     found = CQReLU(levels, threshold, rounding)(z) * levels / threshold

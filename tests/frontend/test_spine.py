@@ -1,4 +1,4 @@
-"""The spine on random models: float model == fold == (quantize) integer network == spikes at silence, and dyadic exactness."""
+"""The spine on random models: float model == folded network, integer network == spikes; dyadic models."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ FEW, MANY = 60, 320
 
 
 def layer_by_layer(model, shape, x):
-    """Compare every layer's sum with the graph's value, each from the graph's own activations; return the network."""
+    """Compare every layer's sum with the graph's value, from the graph's activations; return the network."""
     graph = trace(model, shape)
     network = fold(graph, check=0)
     with torch.no_grad():
@@ -67,14 +67,14 @@ def test_random_model(seed):
     check_model(seed)
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(FEW, MANY))
 def test_many_random_models(seed):
     check_model(seed)
 
 
 def dyadic(seed, levels=8):
-    """Return a dyadic model's folded network, its integer network, images, and the float values of every layer."""
+    """Return a dyadic model folded, its integer network, images, and the float values of every layer."""
     rng = np.random.default_rng(1000 + seed)
     model, shape = dyadic_model(rng, levels)
     images = rng.integers(0, 256, (64, *shape))
