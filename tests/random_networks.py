@@ -124,3 +124,65 @@ def _neurons(rng: np.random.Generator, name: str, synapses: tuple, shapes: dict,
 def cut(schedule, sleep_steps: int):
     """Return `schedule` with another sleep."""
     return dataclasses.replace(schedule, sleep_steps=sleep_steps)
+
+
+def random_graph(rng: np.random.Generator) -> IntegerNetwork:
+    """Return a random network of any shape: up to three synapses a layer, from whatever comes before, pools of pools.
+
+    Branches meet by sums and by concatenation, the input is read at several depths, layers differ in their levels, and
+    the readout reads whatever nothing else does.
+    """
+    height, width, channels = (int(n) for n in rng.choice(np.arange(2, 7), 3, replace=False))
+    low, high = [(0, 1), (0, 15), (-8, 7), (0, 200)][rng.integers(4)]
+    entry = Input("input", (min(channels, 4), height, width), low, high, shift=int(rng.integers(3)) if high > 99 else 0)
+    layers: list = [entry]
+    for depth in range(int(rng.integers(2, 7))):
+        shapes = _shapes_of(layers)
+        images = [name for name, shape in shapes.items() if len(shape) == 3]
+        pooled = [name for name in images[1:] if min(shapes[name][1:]) > 1]
+        if pooled and rng.random() < 0.25:
+            kernel, stride = tuple(int(k) for k in rng.integers(1, 3, 2)), tuple(int(s) for s in rng.integers(1, 3, 2))
+            padding = tuple(int(rng.integers(2)) if k > 1 else 0 for k in kernel)
+            layers.append(MaxPool(f"pool{depth}", str(rng.choice(pooled)), kernel, stride, padding))
+            continue
+        if rng.random() < 0.7:
+            out, size = int(rng.integers(1, 4)), _size(rng, shapes[str(rng.choice(images))])
+            made = (_fitting(rng, str(name), shapes, out, size) for name in rng.choice(images, int(rng.integers(1, 4))))
+            synapses = tuple(synapse for synapse in made if synapse is not None)
+        else:
+            out, names = int(rng.integers(1, 6)), rng.choice(list(shapes), int(rng.integers(1, 3)))
+            synapses = tuple(_dense(rng, str(name), shapes, out) for name in names)
+        if synapses:
+            layers.append(_neurons(rng, f"layer{depth}", synapses, shapes, dyadic=False))
+    read = {source for layer in layers for source in layer.sources}
+    shapes = _shapes_of(layers)
+    synapses = tuple(_dense(rng, name, shapes, 3) for name in shapes if name not in read or rng.random() < 0.1)
+    return IntegerNetwork((*layers, Readout("readout", synapses, rng.integers(-99, 99, 3))))
+
+
+def _shapes_of(layers: list) -> dict:
+    shapes = {layers[0].name: layers[0].shape}
+    for layer in layers[1:]:
+        part = layer if isinstance(layer, MaxPool) else layer.synapses[0]
+        shapes[layer.name] = part.output_shape(shapes[part.source])
+    return shapes
+
+
+def _size(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(rng.integers(max(1, n // 2), n + 1)) for n in shape[1:])
+
+
+def _fitting(rng: np.random.Generator, source: str, shapes: dict, out: int, size: tuple[int, ...]) -> Conv | None:
+    """Return a convolution from `source` to a layer of `out` channels and `size`, where there is a small one."""
+    channels, *image = shapes[source]
+    padding, stride = (tuple(int(v) for v in rng.integers(low, high, 2)) for low, high in ((0, 2), (1, 3)))
+    kernel = tuple(n + 2 * p - (m - 1) * s for n, p, m, s in zip(image, padding, size, stride, strict=True))
+    if min(kernel) < 1 or max(kernel) > 5:
+        return None
+    groups = int(rng.choice([g for g in (1, 2, 3, 4) if channels % g == 0 and out % g == 0]))
+    weight = _weights(rng, (out, channels // groups, *kernel))
+    return Conv(source, weight, stride, padding, (1, 1), groups, int(rng.integers(3)))
+
+
+def _dense(rng: np.random.Generator, source: str, shapes: dict, out: int) -> Dense:
+    return Dense(source, _weights(rng, (out, int(np.prod(shapes[source])))), int(rng.integers(2)))

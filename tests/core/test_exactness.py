@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 from naive import naive_forward, naive_simulate
-from random_networks import random_images, random_network
+from random_networks import random_graph, random_images, random_network
 from spine import dense_network, inexact, neuron, same, schedules, settled, slowest
 
 from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Neurons, Readout
 from lava_casc.reference import forward, simulate
 
 
-def _pairs(seed, samples):
+def _pairs(seed, samples, make=random_network):
     rng = np.random.default_rng(seed)
-    network = random_network(rng)
+    network = make(rng)
     return rng, network, random_images(rng, network, samples)
 
 
@@ -76,24 +76,44 @@ def test_any_wake_burst_and_release_is_exact(wake_steps):
             assert inexact(network, images, schedule) == [], (seed, schedule)
 
 
+@pytest.mark.parametrize("block", range(4))
+def test_graphs_of_any_shape_are_exact(block):
+    for seed in range(30 * block, 30 * block + 30):
+        _, network, images = _pairs(seed, 4, random_graph)
+        expected = forward(network, images)
+        for schedule in schedules(network):
+            assert inexact(network, images, schedule, expected) == [], (seed, schedule)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(10))
+def test_five_thousand_graphs_of_any_shape_are_exact_under_any_schedule(block):
+    for seed in range(10_000 + 500 * block, 10_500 + 500 * block):
+        rng, network, images = _pairs(seed, 1, random_graph)
+        wake, burst = int(rng.integers(1, 20)), int(rng.integers(1, network.levels + 1))
+        schedule = settled(network, wake_steps=wake, max_burst=burst, released=bool(rng.integers(2)))
+        assert inexact(network, images, schedule) == [], (seed, schedule)
+
+
 def test_forward_agrees_with_loops_over_python_ints():
-    for seed in range(60):
-        _, network, images = _pairs(seed, 2)
+    for seed, make in itertools.product(range(40), (random_network, random_graph)):
+        _, network, images = _pairs(seed, 2, make)
         found = forward(network, images)
-        for n, image in enumerate(images):
+        for n, image in enumerate(network.input.encode(images)):
             expected = naive_forward(network, image)
             assert found.logits[n].tolist() == expected[network.readout.name], seed
             for name, counts in found.counts.items():
                 assert counts[n].ravel().tolist() == expected[name], (seed, name)
 
 
-@pytest.mark.parametrize("seed", range(24))
-def test_the_simulator_agrees_with_loops_over_python_ints_spike_by_spike(seed):
-    rng, network, images = _pairs(seed, 2)
+@pytest.mark.parametrize("make", [random_network, random_graph])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_simulator_agrees_with_loops_over_python_ints_spike_by_spike(seed, make):
+    rng, network, images = _pairs(seed, 2, make)
     full = schedules(network)[seed % 3]
     for schedule in (full, settled(network, wake_steps=3, max_burst=int(rng.integers(1, 4)), released=True)):
         found = simulate(network, images, schedule, record=("counts", "spikes", "potentials"))
-        for n, image in enumerate(images):
+        for n, image in enumerate(network.input.encode(images)):
             expected = naive_simulate(network, image, schedule)
             assert found.logits[n].tolist() == expected.logits
             assert (found.last_spike[n], found.certified[n]) == (expected.last_spike, expected.certified)
