@@ -459,7 +459,12 @@ def _print_run(result: dict[str, Any]) -> None:
         rows,
     )
     missing = result["samples"] - result["certified_samples"]
-    if missing:
+    if missing and result["engine"] == "lava floating_pt":
+        console.out.print(
+            "NOT CERTIFIED: silence in floating point proves nothing where a threshold is no power of two. "
+            "Use --precision fixed."
+        )
+    elif missing:
         console.out.print(
             f"NOT CERTIFIED: {missing} samples were cut off before silence; their results prove nothing. "
             "Use more --sleep-steps."

@@ -18,7 +18,7 @@ from lava_casc.loihi.fast_synapse import FastConvFixed, FastConvFloat, FastDense
 from lava_casc.loihi.layout import torch_images
 from lava_casc.loihi.readout.process import TRAILER
 from lava_casc.loihi.session import Session, tidy
-from lava_casc.network import IntegerNetwork
+from lava_casc.network import IntegerNetwork, Neurons
 from lava_casc.ranges import check_ranges
 from lava_casc.record import SpikeRecord
 from lava_casc.schedule import WakeSleepSchedule
@@ -58,7 +58,7 @@ def run(
         By default ``network.schedule()``: unary, with sleep enough for the proven bound.
     precision : {"fixed", "float"}
         Integers in registers, or float64 potentials in units of the threshold. The latter is exact only where
-        every threshold is a power of two.
+        every threshold is a power of two, and certifies nothing elsewhere.
     record : iterable of {"counts", "messages", "spikes"}
         What to keep beside logits and certificates. Each layer that is recorded costs a process.
     until_silent : bool
@@ -145,6 +145,12 @@ def check_models(executable: Any, precision: str, stock_synapses: bool) -> None:
             )
 
 
+def exact_in_floating_point(network: IntegerNetwork) -> bool:
+    """Return whether dividing by the thresholds is exact: whether each of them is a power of two."""
+    thresholds = [layer.threshold for layer in network if isinstance(layer, Neurons)]
+    return all(bool((threshold & (threshold - 1) == 0).all()) for threshold in thresholds)
+
+
 class _Host:
     """The host's side of a run: how many steps to run, and what came out so far."""
 
@@ -220,7 +226,9 @@ def _record(
     size = int(np.prod(shape))
     results = np.array(host.results).reshape(-1, size + TRAILER)
     logits = torch_images(results[:, :size], shape).reshape(len(results), size)
-    certified, last_spike = results[:, size] != 0, results[:, size + 1].astype(np.int64)
+    # Silence proves the integers' answer only where the arithmetic was exact.
+    certified = (results[:, size] != 0) & (fixed or exact_in_floating_point(network))
+    last_spike = results[:, size + 1].astype(np.int64)
     kept: dict[str, dict[str, NDArray]] = {kind: {} for kind in RECORDS}
     for name, records in host.taps.items():
         shape, period = network.shapes[name], schedule.period

@@ -118,13 +118,15 @@ class Session:
 
     def _watch(self) -> None:
         for actor in self._actors:
+            # Asked first: what a process said before it ended is surely there once it is known to have ended.
+            alive = actor.is_alive()
             found = actor.exception
             if found is not None:
                 error, trace = found
                 if isinstance(error, CascError):
                     raise error
                 raise RuntimeError(f"a Lava process failed:\n{trace}") from error
-            if not actor.is_alive():
+            if not alive:
                 raise RuntimeError(f"a Lava process ended by itself (exit code {actor.exitcode})")
 
 

@@ -325,3 +325,16 @@ def test_signs_that_lava_drops_are_noticed(monkeypatch, stock_synapses):
     network, images = _small(), _small_images()
     found, expected = _both(network, images, network.schedule(), stock_synapses=stock_synapses)
     assert "logits" in differences(found, expected)
+
+
+def test_floating_point_certifies_only_where_it_is_exact():
+    network = random_network(np.random.default_rng(5), dyadic=True)
+    images = random_images(np.random.default_rng(6), network, 3)
+    assert loihi.run(network, images, network.schedule("graded"), precision="float").certified.all()
+    layers = [
+        dataclasses.replace(layer, threshold=3 * layer.threshold) if isinstance(layer, Neurons) else layer
+        for layer in network
+    ]
+    other = IntegerNetwork(tuple(layers))
+    assert not loihi.run(other, images, other.schedule("graded"), precision="float").certified.any()
+    assert loihi.run(other, images, other.schedule("graded")).certified.all()
