@@ -457,3 +457,15 @@ def test_max_pool_and_residual_scales_go_through():
 
 def test_least_bits_are_what_the_measurements_say():
     assert LEAST_WEIGHT_BITS == 4
+
+
+def test_a_bias_of_the_full_shape_is_rounded_on_each_channels_own_grid():
+    body = [nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3, padding=1), CQReLU(4), nn.Flatten(), nn.Linear(90, 2)]
+    model = randomize(nn.Sequential(*body))
+    model[1].weight.data *= torch.tensor([0.1, 1.0, 7.0]).reshape(3, 1, 1, 1)
+    floats = fold(trace(model, (2, 5, 6)))
+    layer = make(floats, InputSpec((2, 5, 6)))[0]["1"]
+    grid = (layer.scale / layer.threshold).reshape(3, 1, 1)
+    assert layer.bias.shape == (3, 5, 6)
+    assert grid.max() > 5 * grid.min()
+    assert np.abs(layer.bias - floats.layers[0].bias / grid).max() <= 0.5 + 1e-9
