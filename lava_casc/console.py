@@ -41,7 +41,7 @@ def progress(task: str, total: float) -> Iterator[Callable[[float], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         handle = bar.add_task(task, total=total)
         yield lambda done: bar.update(handle, completed=done)
 

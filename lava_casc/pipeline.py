@@ -203,9 +203,10 @@ def export(
     checkpoint = load_checkpoint(path, allow_pickle=allow_pickle, spec=spec)
     conversion = convert_checkpoint(checkpoint, options, on_step)
     on_step(len(STEPS), len(STEPS), "write")
-    netx.write(output, conversion.network, conversion.schedule, hardware=conversion.hardware)
-    if netx.read(output) != conversion.network:
-        raise VerificationError(f"{output}: reading the file back does not give the network that was written")
+    with replacing(output, NetworkFileError) as temporary:
+        netx.write(temporary, conversion.network, conversion.schedule, hardware=conversion.hardware)
+        if netx.read(temporary) != conversion.network:
+            raise VerificationError(f"{output}: reading the file back does not give the network that was written")
     return conversion
 
 

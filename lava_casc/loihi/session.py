@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,8 +22,8 @@ from lava_casc.errors import CascError
 #: Messages that a channel between two processes can hold. One a step travels; Lava's 64 only spoil the cache.
 CHANNEL_SIZE = 4
 #: Seconds between two looks at the results, and at the health of the processes (a system call each);
-#: and until a message that was sent must have come.
-POLL_SECONDS, WATCH_SECONDS, MESSAGE_SECONDS = 0.002, 0.1, 60.0
+#: until a process that failed must have said why; and until a message that was sent must have come.
+POLL_SECONDS, WATCH_SECONDS, GRACE_SECONDS, MESSAGE_SECONDS = 0.002, 0.1, 5.0, 60.0
 
 
 class Session:
@@ -55,7 +57,8 @@ class Session:
         executable = first.compile(self.config, {"pypy_channel_size": CHANNEL_SIZE})
         self.check(executable)
         try:
-            first.create_runtime(executable=executable)
+            with _deaf_to_interrupts():
+                first.create_runtime(executable=executable)
         except BaseException:
             self.runtime = first.runtime
             self._kill()
@@ -117,17 +120,38 @@ class Session:
         return pipe.recv()
 
     def _watch(self) -> None:
+        """Raise the error of a process that failed, or say that one ended without any."""
+        ended = [actor for actor in self._actors if not actor.is_alive()]
+        # Lava ends the others when a process fails, and they may be gone before it has said why.
+        patience = time.monotonic() + GRACE_SECONDS
+        self._raise()
+        while ended:
+            if time.monotonic() > patience:
+                raise RuntimeError(f"a Lava process ended by itself (exit code {ended[0].exitcode})")
+            time.sleep(POLL_SECONDS)
+            self._raise()
+
+    def _raise(self) -> None:
         for actor in self._actors:
-            # Asked first: what a process said before it ended is surely there once it is known to have ended.
-            alive = actor.is_alive()
             found = actor.exception
             if found is not None:
                 error, trace = found
                 if isinstance(error, CascError):
                     raise error
                 raise RuntimeError(f"a Lava process failed:\n{trace}") from error
-            if not alive:
-                raise RuntimeError(f"a Lava process ended by itself (exit code {actor.exitcode})")
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let the processes that are started within ignore Ctrl-C: it is for the host, which then ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set signal handlers
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
