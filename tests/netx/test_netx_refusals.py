@@ -93,7 +93,7 @@ def test_newer_version_whatever_else_it_holds(path, written):
 @pytest.mark.parametrize("make", [made.sequential, made.residual])
 def test_cut_at_any_offset(path, written, make):
     data = written[make]
-    for offset in sorted({*range(0, len(data), 7), *range(600), *range(len(data) - 600, len(data))}):
+    for offset in sorted({*range(0, len(data), 31), *range(600), *range(len(data) - 600, len(data))}):
         path.write_bytes(data[:offset])
         refuse(path, "empty|is no network|damaged, cut short or altered")
 
@@ -316,6 +316,16 @@ def test_altered(path, written, make, alter, match):
         alter(file)
     refuse(path, match)
     path.rename(path.with_suffix(".closed"))  # and nothing holds it open
+
+
+def test_no_more_is_read_than_the_file_can_hold(path, written):
+    """A layout may claim to lie in the file and reach far beyond its end; HDF5 would allocate it."""
+    path.write_bytes(written[made.sequential])
+    with h5py.File(path) as file:
+        weight = file["layer/1/weight"]
+        assert storage._dataset("w", weight, weight.nbytes).shape == weight.shape
+        with pytest.raises(NetworkFileError, match="/w claims shape .4, 1, 3, 2., but holds other data"):
+            storage._dataset("w", weight, weight.nbytes - 1)
 
 
 def test_an_altered_weight_is_noticed(path, written):

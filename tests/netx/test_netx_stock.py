@@ -150,19 +150,18 @@ EXTREMES = {
 @pytest.mark.parametrize("sparse", [False, True])
 def test_dense_weights_whatever_their_signs(loader, path, name, sparse):
     network = dense(EXTREMES[name])
-    images = made.images(network, 3)
+    images = np.array([[9, -7], [-3, 8], [1, 2]]).reshape(3, 1, 2, 1)
     netx.write(path, network)
+    block = loader.Network(net_config=path, sparse_fc_layer=sparse).out_layer
+    assert type(block.synapse).__name__ == ("Sparse" if sparse else "Dense")
     logits = run(loader, path, network, images, network.schedule(), sparse_fc_layer=sparse)
     assert (logits == forward(network, images).logits).all()
 
 
 def dense(weight):
-    """Return two dense layers of the same weights on a (C, H, W) input."""
-    weight = np.array(weight, np.int32)
-    rng = np.random.default_rng(0)
-    hidden = made.neurons("h", Dense("x", weight), 2, rng)
-    readout = Readout("y", (Dense("h", weight),), rng.integers(-9, 9, 2))
-    return IntegerNetwork((Input("x", (1, 2, 1), -7, 9), hidden, readout))
+    """Return a readout on a (C, H, W) input, in whose logits every weight is seen to the last bit."""
+    readout = Readout("y", (Dense("x", np.array(weight, np.int32)),), np.array([5, -7]))
+    return IntegerNetwork((Input("x", (1, 2, 1), -7, 9), readout))
 
 
 def test_stock_weights_would_be_wrong(loader):
