@@ -26,12 +26,8 @@ app = typer.Typer(
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder of the data set, in torchvision's layout.")
-]
-Download = Annotated[
-    bool, typer.Option("--download", help="Fetch the data set into --data-dir if it is not there.")
-]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the data set, in torchvision's layout.")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch the data set into --data-dir if it is not there.")]
 
 
 class Mode(str, Enum):
@@ -82,27 +78,19 @@ def _options(
     pass
 
 
-@app.command(
-    epilog="Example: lava-casc train --data fashion-mnist --data-dir data --epochs 10 -o out/fashion.pt"
-)
+@app.command(epilog="Example: lava-casc train --data fashion-mnist --data-dir data --epochs 10 -o out/fashion.pt")
 @console.reports_errors
 def train(
-    data: Annotated[
-        str, typer.Option("--data", help="digits (comes with scikit-learn) or fashion-mnist.")
-    ] = "digits",
+    data: Annotated[str, typer.Option("--data", help="digits (comes with scikit-learn) or fashion-mnist.")] = "digits",
     data_dir: DataDir = None,
     download: Download = False,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")] = Path(
-        "model.pt"
-    ),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")] = Path("model.pt"),
     architecture: Annotated[
         str | None, typer.Option("--architecture", help="Name of a network; by default the data set's own.")
     ] = None,
     levels: Annotated[int, typer.Option("--levels", min=1, help="Levels L of every CQReLU.")] = 8,
     rounding: Annotated[Rounding, typer.Option("--rounding", help="floor is the paper's.")] = Rounding.round,
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="By default what suits the data set.")
-    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="By default what suits the data set.")] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=2, help="By default what suits the data set.")
     ] = None,
@@ -136,14 +124,10 @@ def train(
     )
 
 
-@app.command(
-    epilog="Example: lava-casc export out/digits.pt -o out/digits.net --verify 64 --report out/export.json"
-)
+@app.command(epilog="Example: lava-casc export out/digits.pt -o out/digits.net --verify 64 --report out/export.json")
 @console.reports_errors
 def export(
-    model: Annotated[
-        Path, typer.Argument(help="A checkpoint: lava-casc train or lava_casc.save_model wrote it.")
-    ],
+    model: Annotated[Path, typer.Argument(help="A checkpoint: lava-casc train or lava_casc.save_model wrote it.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The network file; by default MODEL with the suffix .net."),
@@ -151,12 +135,8 @@ def export(
     levels: Annotated[
         int | None, typer.Option("--levels", min=1, help="Other levels than the model was trained with.")
     ] = None,
-    weight_bits: Annotated[
-        int, typer.Option("--weight-bits", min=2, max=16, help="Signed bits of a weight.")
-    ] = 8,
-    per_layer: Annotated[
-        bool, typer.Option("--per-layer", help="One scale a layer instead of one a channel.")
-    ] = False,
+    weight_bits: Annotated[int, typer.Option("--weight-bits", min=2, max=16, help="Signed bits of a weight.")] = 8,
+    per_layer: Annotated[bool, typer.Option("--per-layer", help="One scale a layer instead of one a channel.")] = False,
     hw: Annotated[
         str, typer.Option("--hw", help="Limits to fit: a file or the name of one in hw_configs/.")
     ] = "loihi2",
@@ -172,12 +152,8 @@ def export(
     verify: Annotated[
         int, typer.Option("--verify", min=0, help="Samples on which spikes are compared with the integers.")
     ] = 16,
-    report: Annotated[
-        Path | None, typer.Option("--report", help="Write everything that is known as JSON.")
-    ] = None,
-    input_shape: Annotated[
-        str | None, typer.Option("--input-shape", help="C,H,W: only for a pickled module.")
-    ] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="Write everything that is known as JSON.")] = None,
+    input_shape: Annotated[str | None, typer.Option("--input-shape", help="C,H,W: only for a pickled module.")] = None,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Load a pickled module. THIS RUNS CODE FROM THE FILE.")
     ] = False,
@@ -193,13 +169,9 @@ def export(
         raise CascError(f"{output}: the network file would replace the checkpoint. Give another -o.")
     if allow_pickle:
         console.err.print("warning: --allow-pickle runs whatever code the file holds")
-    options = pipeline.Options(
-        weight_bits, not per_layer, levels, mode.value, wake_steps, sleep_steps, hw, verify
-    )
+    options = pipeline.Options(weight_bits, not per_layer, levels, mode.value, wake_steps, sleep_steps, hw, verify)
     spec = None if input_shape is None else InputSpec(_shape(input_shape))
-    conversion = pipeline.export(
-        model, output, options, on_step=console.announce, spec=spec, allow_pickle=allow_pickle
-    )
+    conversion = pipeline.export(model, output, options, on_step=console.announce, spec=spec, allow_pickle=allow_pickle)
     summary = {**pipeline.summary(conversion), "file": str(output), "bytes": output.stat().st_size}
     if report is not None:
         pipeline.write_json(report, summary)
@@ -237,9 +209,7 @@ def run(
     fixed_period: Annotated[
         bool, typer.Option("--fixed-period", help="Lava: sleep to the end, even after the certificate.")
     ] = False,
-    picture: Annotated[
-        Path | None, typer.Option("--picture", help="Draw the first sample's spikes (PNG).")
-    ] = None,
+    picture: Annotated[Path | None, typer.Option("--picture", help="Draw the first sample's spikes (PNG).")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -361,9 +331,7 @@ def _load_images(
                 f"{images}: not a readable .npy file ({error}). Save an integer array with numpy.save."
             ) from error
         if not isinstance(loaded, np.ndarray) or loaded.ndim not in (2, 4) or not len(loaded):
-            raise DataError(
-                f"{images}: not a non-empty array (N, C, H, W) or (N, I). Save one with numpy.save."
-            )
+            raise DataError(f"{images}: not a non-empty array (N, C, H, W) or (N, I). Save one with numpy.save.")
         return loaded[:samples], None
     from lava_casc.training import load_dataset
 
@@ -423,7 +391,8 @@ def _print_conversion(summary: dict[str, Any]) -> None:
         console.out.print(
             f"verified on {checked['samples']} {checked['source']} images: {checked['certified']} certified silent "
             f"by step {checked['last_spike']}, all counts and logits of these equal to the integer network; "
-            f"{checked['same_class']} of {checked['samples']} classes as in float, logits off by {checked['logit_error']:.2%}"
+            f"{checked['same_class']} of {checked['samples']} classes as in float, "
+            f"logits off by {checked['logit_error']:.2%}"
         )
     console.out.print(
         f"schedule: {schedule['mode']}, {schedule['wake_steps']} wake + {schedule['sleep_steps']} sleep steps, "

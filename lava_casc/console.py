@@ -84,9 +84,7 @@ def reports_errors(command: Command) -> Command:
             if isinstance(error, CascError):
                 err.print(f"error: {escape(' '.join(str(error).split()))}")
                 sys.exit(2)
-            err.print(
-                escape(f"{type(error).__name__}: {error}. This is a bug in lava_casc; --debug shows where.")
-            )
+            err.print(escape(f"{type(error).__name__}: {error}. This is a bug in lava_casc; --debug shows where."))
             sys.exit(1)
 
     return wrapper  # type: ignore[return-value]

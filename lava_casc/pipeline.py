@@ -159,9 +159,7 @@ def convert(
         spec = InputSpec(input_shape, *input_range, input_scale)
         graph = model.graph_with_weights() if isinstance(model, GraphModel) else trace(model, spec.shape)
         model = Checkpoint(graph, spec)
-    options = Options(
-        weight_bits=weight_bits, per_channel=per_channel, levels=levels, hardware=hardware, verify=0
-    )
+    options = Options(weight_bits=weight_bits, per_channel=per_channel, levels=levels, hardware=hardware, verify=0)
     return convert_checkpoint(model, options).network
 
 
@@ -241,9 +239,7 @@ def verify(
     sure = record.certified
     for name, counts in truth.counts.items():
         if not np.array_equal(counts[sure], record.counts[name][sure]):
-            raise VerificationError(
-                f"{name}: the counts of a certified run differ from the integer network's"
-            )
+            raise VerificationError(f"{name}: the counts of a certified run differ from the integer network's")
     if not np.array_equal(truth.logits[sure], record.logits[sure]):
         raise VerificationError("the logits of a certified run differ from the integer network's")
     real = evaluate(folded, torch.as_tensor(images, dtype=torch.float64) * checkpoint.input.scale)
@@ -269,11 +265,7 @@ def layer_rows(conversion: Conversion) -> list[dict[str, Any]]:
     """Return one row a layer for tables and reports: shape, synapses, weight bits, thresholds, worst case, errors."""
     network = conversion.network
     quantized = {layer.name: asdict(layer) for layer in conversion.quantization.layers}
-    errors = (
-        {error.name: asdict(error) for error in conversion.verification.errors}
-        if conversion.verification
-        else {}
-    )
+    errors = {error.name: asdict(error) for error in conversion.verification.errors} if conversion.verification else {}
     rows = []
     for layer in network:
         row: dict[str, Any] = {

@@ -32,7 +32,13 @@ def casc(*arguments: object, cwd: Path, module: bool = True) -> subprocess.Compl
     command = [sys.executable, "-m", "lava_casc.cli"] if module else [sys.executable, str(ROOT / "export/to_netx.py")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
     return subprocess.run(
-        [*command, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False
+        [*command, *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
 
 
@@ -40,7 +46,12 @@ def model(levels: int = 4) -> nn.Module:
     """Return a small model with what the export has to fold."""
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), CQReLU(levels), nn.AvgPool2d((2, 1)), nn.Flatten(), nn.Linear(60, 3)
+        nn.Conv2d(2, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        CQReLU(levels),
+        nn.AvgPool2d((2, 1)),
+        nn.Flatten(),
+        nn.Linear(60, 3),
     )
 
 
@@ -69,7 +80,15 @@ def failed(found: subprocess.CompletedProcess, *words: str) -> None:
 
 def test_export_prints_its_steps_its_table_and_where_the_file_went(folder: Path) -> None:
     text = (folder / "export.txt").read_text()
-    for words in ("[1/5] trace", "[2/5] fold", "[3/5] quantize", "[4/5] verify", "[5/5] write", "worst |u| bits", "model.net"):
+    for words in (
+        "[1/5] trace",
+        "[2/5] fold",
+        "[3/5] quantize",
+        "[4/5] verify",
+        "[5/5] write",
+        "worst |u| bits",
+        "model.net",
+    ):
         assert words in text
 
 
@@ -82,15 +101,17 @@ def test_export_report_says_what_the_network_is(folder: Path) -> None:
 
 
 def test_the_exporters_door_writes_the_same_file(folder: Path, tmp_path: Path) -> None:
-    found = casc(folder / "model.pt", "-o", "other.net", "--hw", ROOT / "hw_configs/loihi2.toml", cwd=tmp_path, module=False)
+    found = casc(
+        folder / "model.pt", "-o", "other.net", "--hw", ROOT / "hw_configs/loihi2.toml", cwd=tmp_path, module=False
+    )
     assert found.returncode == 0, found.stderr
     assert (tmp_path / "other.net").read_bytes() == (folder / "model.net").read_bytes()
 
 
 def test_export_options_reach_the_network(folder: Path, tmp_path: Path) -> None:
     found = casc(
-        "export", folder / "model.pt", "-o", "x.net", "--levels", 2, "--weight-bits", 5, "--wake-steps", 3, "--sleep-steps", 7,
-        "--verify", 2, "--per-layer", "--json", cwd=tmp_path,
+        "export", folder / "model.pt", "-o", "x.net", "--levels", 2, "--weight-bits", 5, "--wake-steps", 3,
+        "--sleep-steps", 7, "--verify", 2, "--per-layer", "--json", cwd=tmp_path,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     summary = json.loads(found.stdout)
@@ -117,7 +138,15 @@ def test_run_reference_certifies_and_writes_everything(folder: Path, tmp_path: P
 
 def test_a_run_cut_short_is_not_certified(folder: Path, tmp_path: Path) -> None:
     found = casc(
-        "run", folder / "model.net", "--images", folder / "images.npy", "--engine", "reference", "--sleep-steps", 0, cwd=tmp_path
+        "run",
+        folder / "model.net",
+        "--images",
+        folder / "images.npy",
+        "--engine",
+        "reference",
+        "--sleep-steps",
+        0,
+        cwd=tmp_path,
     )
     assert found.returncode == 0, found.stderr
     assert "0 of 5" in found.stdout
@@ -127,7 +156,9 @@ def test_a_run_cut_short_is_not_certified(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.lava
 def test_run_lava_in_both_modes(folder: Path, tmp_path: Path) -> None:
     for mode in ("unary", "graded"):
-        found = casc("run", folder / "model.net", "--images", folder / "images.npy", "--mode", mode, "--json", cwd=tmp_path)
+        found = casc(
+            "run", folder / "model.net", "--images", folder / "images.npy", "--mode", mode, "--json", cwd=tmp_path
+        )
         assert found.returncode == 0, found.stderr
         result = json.loads(found.stdout)
         assert result["engine"] == "lava fixed_pt"
@@ -148,7 +179,12 @@ def test_doctor_speaks_json(tmp_path: Path) -> None:
 
 
 def test_wrong_options_are_usage_errors(folder: Path, tmp_path: Path) -> None:
-    for arguments in (("export",), ("export", "a.pt", "--weight-bits", "1"), ("run", "a.net", "--mode", "loud"), ("nonsense",)):
+    for arguments in (
+        ("export",),
+        ("export", "a.pt", "--weight-bits", "1"),
+        ("run", "a.net", "--mode", "loud"),
+        ("nonsense",),
+    ):
         assert casc(*arguments, cwd=tmp_path).returncode == 2
 
 
@@ -207,6 +243,16 @@ def test_bad_networks_and_images_are_one_line(folder: Path, tmp_path: Path) -> N
 def test_a_run_without_lava_says_what_to_do(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_LAVA)
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-m", "lava_casc.cli", "run", str(folder / "model.net"), "--images", str(folder / "images.npy")]
-    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "lava_casc.cli",
+        "run",
+        str(folder / "model.net"),
+        "--images",
+        str(folder / "images.npy"),
+    ]
+    found = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
     failed(found, "Python 3.10")

@@ -146,12 +146,8 @@ def test_levels_are_replaced_everywhere_and_thresholds_stay():
 
 def test_steps_are_told_in_order():
     told = []
-    conversion = convert_checkpoint(
-        checkpoint(), Options(verify=3), lambda i, n, name: told.append((i, n, name))
-    )
-    assert told == [
-        (i + 1, len(STEPS), name) for i, name in enumerate(STEPS) if name in ("fold", "quantize", "verify")
-    ]
+    conversion = convert_checkpoint(checkpoint(), Options(verify=3), lambda i, n, name: told.append((i, n, name)))
+    assert told == [(i + 1, len(STEPS), name) for i, name in enumerate(STEPS) if name in ("fold", "quantize", "verify")]
     assert conversion.verification.samples == 3
 
 
@@ -200,9 +196,7 @@ def test_verification_fails_where_spikes_and_integers_differ(monkeypatch, layer,
     right = module.simulate
     assert verify(conversion.network, folded, made, conversion.schedule, 16).certified == 16
     monkeypatch.setattr(module, "simulate", lambda network, *rest, **options: right(wrong, *rest, **options))
-    with pytest.raises(
-        VerificationError, match=f"^{layers[layer].name}: the counts of a certified run differ"
-    ):
+    with pytest.raises(VerificationError, match=f"^{layers[layer].name}: the counts of a certified run differ"):
         verify(conversion.network, folded, made, conversion.schedule, 16)
 
 
@@ -236,9 +230,7 @@ def test_layer_errors_are_the_difference_in_levels():
     with torch.no_grad():
         truth = GraphModel(made.graph).double().eval().values(torch.as_tensor(images(16)).double() / 255)
     counts = forward(conversion.network, images(16)).counts
-    for error, name, value, levels in zip(
-        conversion.verification.errors, ("0", "4"), ("2", "5"), (4, 8), strict=True
-    ):
+    for error, name, value, levels in zip(conversion.verification.errors, ("0", "4"), ("2", "5"), (4, 8), strict=True):
         difference = np.abs(counts[name] - np.rint(truth[value].numpy() * levels))
         assert error.name == name
         assert error.changed == pytest.approx((difference > 0).mean())

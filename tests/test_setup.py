@@ -65,9 +65,7 @@ def test_lock_serves_what_the_project_asks_for(lock, extras, python, absent):
     project = pyproject()["project"]
     texts = project["dependencies"] + [t for e in extras.split() for t in project["optional-dependencies"][e]]
     texts += pyproject()["build-system"]["requires"]
-    wanted = [
-        r for r in map(Requirement, texts) if not r.marker or r.marker.evaluate({"python_version": python})
-    ]
+    wanted = [r for r in map(Requirement, texts) if not r.marker or r.marker.evaluate({"python_version": python})]
     found = locked(lock)
     assert {r.name for r in wanted} - set(found) == absent
     for requirement in wanted:
@@ -204,10 +202,7 @@ def test_failed_installation_does_not_count_as_ready(project):
     (project.folder / "offline").touch()
     result = project.setup()
     assert result.returncode != 0
-    assert (
-        "no network\n.venv could not be installed; the whole output is in .venv/install.log\n"
-        in result.stderr
-    )
+    assert "no network\n.venv could not be installed; the whole output is in .venv/install.log\n" in result.stderr
     assert not (project.folder / ".venv/ready").exists()
 
     (project.folder / "offline").unlink()

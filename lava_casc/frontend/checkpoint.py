@@ -60,9 +60,7 @@ class InputSpec:
                 f"the input shape {self.shape} is neither (C, H, W) nor (N,). Give the shape of one sample."
             )
         if not self.low <= 0 <= self.high or self.low == self.high:
-            raise CheckpointError(
-                f"the input range [{self.low}, {self.high}] must hold 0 and one more integer."
-            )
+            raise CheckpointError(f"the input range [{self.low}, {self.high}] must hold 0 and one more integer.")
         if not (np.isfinite(self.scale) and self.scale > 0):
             raise CheckpointError(f"the input scale ({self.scale}) must be greater than 0.")
 
@@ -146,9 +144,7 @@ def load_model(path: str | Path, *, allow_pickle: bool = False) -> GraphModel:
     return load_checkpoint(path, allow_pickle=allow_pickle).model
 
 
-def load_checkpoint(
-    path: str | Path, *, allow_pickle: bool = False, spec: InputSpec | None = None
-) -> Checkpoint:
+def load_checkpoint(path: str | Path, *, allow_pickle: bool = False, spec: InputSpec | None = None) -> Checkpoint:
     """Read a checkpoint.
 
     Parameters
@@ -191,18 +187,15 @@ def load_checkpoint(
 
 
 def _decode(path: Path, content: Any) -> Checkpoint:
-    if (
-        isinstance(content, dict)
-        and content
-        and all(isinstance(value, torch.Tensor) for value in content.values())
-    ):
+    if isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values()):
         raise CheckpointError(
-            f"{path}: a bare state dict, which does not say how its layers are connected. Load it into your model and save "
-            "that with lava_casc.save_model(path, model, InputSpec(shape))."
+            f"{path}: a bare state dict, which does not say how its layers are connected. Load it into your model "
+            "and save that with lava_casc.save_model(path, model, InputSpec(shape))."
         )
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path}: not a lava_casc checkpoint. Save the model with lava_casc.save_model(path, model, InputSpec(shape))."
+            f"{path}: not a lava_casc checkpoint. Save the model with "
+            "lava_casc.save_model(path, model, InputSpec(shape))."
         )
     if content.get("version") != VERSION:
         raise CheckpointError(
@@ -276,7 +269,8 @@ def _damaged(path: Path, error: BaseException) -> CheckpointError:
 def _check_examples(examples: NDArray, spec: InputSpec) -> None:
     if examples.dtype.kind not in "iu" or examples.shape[1:] != spec.shape:
         raise CheckpointError(
-            f"examples of shape {examples.shape[1:]} and {examples.dtype} do not fit an integer input of shape {spec.shape}."
+            f"examples of shape {examples.shape[1:]} and {examples.dtype} do not fit an integer input of shape "
+            f"{spec.shape}."
         )
     if examples.size and not spec.low <= examples.min() <= examples.max() <= spec.high:
         raise CheckpointError(

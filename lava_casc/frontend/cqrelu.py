@@ -16,7 +16,10 @@ PHASES = {"floor": 0.0, "round": 0.5}
 class CQReLU(nn.Module):
     r"""Clipped, quantized ReLU with `levels` steps.
 
-    .. math:: a = \frac{\lambda}{L} \operatorname{clip}\left(\left\lfloor \frac{L z}{\lambda} + \varphi \right\rfloor, 0, L\right)
+    .. math::
+
+        a = \frac{\lambda}{L} \operatorname{clip}\left(
+            \left\lfloor \frac{L z}{\lambda} + \varphi \right\rfloor, 0, L\right)
 
     with :math:`L` = `levels`, :math:`\lambda` = `threshold`, and phase :math:`\varphi` = 0 (floor, the paper CASC,
     arXiv 2406.05371) or 1/2 (round). The gradient is straight-through: 1 to `z` where ``0 <= z <= threshold`` and 0
@@ -36,9 +39,7 @@ class CQReLU(nn.Module):
 
     threshold: torch.Tensor
 
-    def __init__(
-        self, levels: int, threshold: float = 1.0, rounding: str = "floor", learnable: bool = False
-    ) -> None:
+    def __init__(self, levels: int, threshold: float = 1.0, rounding: str = "floor", learnable: bool = False) -> None:
         super().__init__()
         if not isinstance(levels, int) or isinstance(levels, bool) or levels < 1:
             raise ValueError(f"levels must be an int of at least 1, not {levels!r}")
@@ -66,7 +67,8 @@ class CQReLU(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the arguments for the module's repr."""
-        return f"levels={self.levels}, threshold={self.threshold.item():g}, rounding={self.rounding!r}, learnable={self.learnable}"
+        shown = f"levels={self.levels}, threshold={self.threshold.item():g}"
+        return f"{shown}, rounding={self.rounding!r}, learnable={self.learnable}"
 
 
 class Normalize(nn.Module):

@@ -1,4 +1,4 @@
-"""From a `Graph` of operations to a `FloatNetwork` of layers: everything linear between two activations becomes synapses.
+"""From a `Graph` of operations to a `FloatNetwork` of layers: all that is linear between activations becomes synapses.
 
 Contract of a rewrite in this file:
 
@@ -278,7 +278,9 @@ class _Folder:
         kernel = Conv(
             "",
             op.tensors["weight"].double().numpy(),
-            *(_pair(op.arguments[k]) for k in ("stride", "padding", "dilation")),
+            _pair(op.arguments["stride"]),
+            _pair(op.arguments["padding"]),
+            _pair(op.arguments["dilation"]),
             op.arguments["groups"],
         )
         shape = kernel.output_shape(value.shape)
@@ -292,9 +294,7 @@ class _Folder:
             raise UnsupportedModelError(f"{op.path}: Linear on shape {value.shape}. Flatten first.")
         weight = op.tensors["weight"].double()
         bias = weight @ value.bias + _channels(op.tensors.get("bias"), 1)
-        return _Affine(
-            (len(weight),), tuple(self._multiply(weight, term) for term in value.terms), bias, op.path
-        )
+        return _Affine((len(weight),), tuple(self._multiply(weight, term) for term in value.terms), bias, op.path)
 
     def _batch_norm(self, op: Operation, value: _Affine) -> _Affine:
         t = {name: tensor.double() for name, tensor in op.tensors.items()}
@@ -309,13 +309,9 @@ class _Folder:
         full = scale.reshape(-1, *(1,) * (len(value.shape) - 1)).expand(value.shape)
 
         def rescaled(term: Synapse) -> Synapse:
-            if (
-                isinstance(term, Conv) and len(value.shape) == 1
-            ):  # flattened: another factor for each position
+            if isinstance(term, Conv) and len(value.shape) == 1:  # flattened: another factor for each position
                 term = self._dense(op, term)
-            factors = (
-                full.reshape(-1, 1).numpy() if isinstance(term, Dense) else scale.reshape(-1, 1, 1, 1).numpy()
-            )
+            factors = full.reshape(-1, 1).numpy() if isinstance(term, Dense) else scale.reshape(-1, 1, 1, 1).numpy()
             return replace(term, weight=term.weight * factors)
 
         return replace(
@@ -329,22 +325,16 @@ class _Folder:
         kernel = _pair(a["kernel_size"])
         stride, padding = _pair(a["stride"] or kernel), _pair(a["padding"])
         divisor = a["divisor_override"] or kernel[0] * kernel[1]
-        uniform = not a["ceil_mode"] and (
-            a["count_include_pad"] or padding == (0, 0) or a["divisor_override"]
-        )
+        uniform = not a["ceil_mode"] and (a["count_include_pad"] or padding == (0, 0) or a["divisor_override"])
         window = (
-            Conv(
-                "", np.full((value.shape[0], 1, *kernel), 1 / divisor), stride, padding, groups=value.shape[0]
-            )
+            Conv("", np.full((value.shape[0], 1, *kernel), 1 / divisor), stride, padding, groups=value.shape[0])
             if uniform
             else None
         )
         return self._window(op, value, window, lambda x: F.avg_pool2d(x, **a))
 
     def _adaptive(self, op: Operation, value: _Affine) -> _Affine:
-        size = tuple(
-            n if n else m for n, m in zip(_pair(op.arguments["output_size"]), value.shape[1:], strict=True)
-        )
+        size = tuple(n if n else m for n, m in zip(_pair(op.arguments["output_size"]), value.shape[1:], strict=True))
         kernel = (value.shape[1] // size[0], value.shape[2] // size[1])
         even = all(k * n == m for k, n, m in zip(kernel, size, value.shape[1:], strict=True))
         window = (
@@ -357,7 +347,7 @@ class _Folder:
             if even
             else None
         )
-        return self._window(op, value, window, lambda x: F.adaptive_avg_pool2d(x, size))
+        return self._window(op, value, window, lambda x: F.adaptive_avg_pool2d(x, (size[0], size[1])))
 
     def _window(
         self,
@@ -374,9 +364,7 @@ class _Folder:
                 return self._convolve(op, window, term, value.shape)
             return self._through(op, self._dense(op, term), value.shape, average)
 
-        return replace(
-            value, shape=tuple(bias.shape), terms=tuple(averaged(term) for term in value.terms), bias=bias
-        )
+        return replace(value, shape=tuple(bias.shape), terms=tuple(averaged(term) for term in value.terms), bias=bias)
 
     def _maximum(self, op: Operation, value: _Affine) -> _Affine | _PooledAffine:
         source = value.identity_of
@@ -498,7 +486,7 @@ def _compose(outer: Conv, inner: Conv, shape: Shape) -> Conv | None:
 
 
 def _gather(depthwise: NDArray, outer: Conv) -> NDArray:
-    """Return depthwise weights (C, 1, KH, KW) as (O, C / groups, KH, KW): those of the channel that each weight reads."""
+    """Return depthwise weights (C, 1, KH, KW) as (O, C / groups, KH, KW): those of the channel that a weight reads."""
     out, per_group = outer.weight.shape[:2]
     channel = (np.arange(out) // (out // outer.groups))[:, None] * per_group + np.arange(per_group)
     return depthwise[:, 0][channel]
@@ -558,6 +546,4 @@ def _check(network: FloatNetwork, graph: Graph, samples: int) -> None:
         if z.shape != expected.shape or float((z - expected).abs().max()) > tolerance:
             raise AssertionError(f"{layer.name}: folding changed the function; this is a bug in lava_casc")
         if isinstance(layer, FloatNeurons):
-            values[layer.name] = (
-                truth[layer.activation].reshape(shape) if layer.activation else activate(layer, z)
-            )
+            values[layer.name] = truth[layer.activation].reshape(shape) if layer.activation else activate(layer, z)

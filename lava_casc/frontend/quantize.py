@@ -38,8 +38,8 @@ from lava_casc.ranges import LayerRange, Source, check_ranges, layer_range
 
 #: Fewer weight bits than this ruin a network (casc-facts: 4 bits cost 3 to 40 points); the quantizer refuses instead.
 LEAST_WEIGHT_BITS = 4
-#: Where rounding moves a neuron by less than this share of a level, even with all of its sources at their greatest, few
-#: weight bits are enough: a channel whose weights are next to nothing, say, after a batch norm that has switched it off.
+#: Where rounding moves a neuron by less than this share of a level, even with all of its sources at their greatest,
+#: few weight bits are enough: a channel with next to no weights, say, after a batch norm that has switched it off.
 FINE_NOISE = 1 / 32
 #: A finer grid than one with this noise resolves nothing that a count of levels could show ...
 FINEST_NOISE = 1 / 256
@@ -178,18 +178,18 @@ class _Quantizer:
             self.scales[layer.name] = self.scales[layer.source]
             self.sources[layer.name] = self.sources[layer.source]._replace(shape=shape)
             return layer
-        values = [
-            weights_in_units(s, self.scales[s.source], self.network.shapes[s.source]) for s in layer.synapses
-        ]
+        values = [weights_in_units(s, self.scales[s.source], self.network.shapes[s.source]) for s in layer.synapses]
         for value, what in [*((v, "weights") for v in values), (layer.bias, "bias")]:
             if not np.isfinite(value).all():
                 raise RangeError(
                     f"{layer.name}: its folded {what} hold NaN or infinity. Check its batch norm's variances."
                 )
         exponents, finest = self._grids(values, shape[0])
-        quantized, bits_lost = (self._readout if isinstance(layer, FloatReadout) else self._neurons)(
-            layer, shape, values, exponents, finest
-        )
+        quantized: Neurons | Readout
+        if isinstance(layer, FloatReadout):
+            quantized, bits_lost = self._readout(layer, shape, values, exponents, finest)
+        else:
+            quantized, bits_lost = self._neurons(layer, shape, values, exponents, finest)
         self._report(quantized, shape, values, bits_lost)
         return quantized
 
@@ -206,9 +206,7 @@ class _Quantizer:
         medians = np.array([np.median(p[p > 0]) if (p > 0).any() else 0.0 for p in peaks])
         smallest = medians[medians > 0].min(initial=np.inf)
         exponents = [
-            int(np.clip(np.round(np.log2(m / smallest)), 0, self.hardware.weight_exponent_max))
-            if m > 0
-            else 0
+            int(np.clip(np.round(np.log2(m / smallest)), 0, self.hardware.weight_exponent_max)) if m > 0 else 0
             for m in medians
         ]
         return exponents, (peaks / 2.0 ** np.array(exponents)[:, None]).max(0) / self.greatest
@@ -299,11 +297,7 @@ class _Quantizer:
     def _refuse_if_coarse(self, name: str, coarser: NDArray, found: LayerRange) -> None:
         lost = np.log2(max(1.0, coarser.max()))
         if lost > 0 and self.weight_bits - lost < LEAST_WEIGHT_BITS:
-            value = max(
-                int(np.abs(bound).max())
-                for interval in (found.potential, found.current)
-                for bound in interval
-            )
+            value = max(int(np.abs(bound).max()) for interval in (found.potential, found.current) for bound in interval)
             raise exceeds(
                 name,
                 f"worst-case potential, at fewer than {LEAST_WEIGHT_BITS} weight bits still",
@@ -313,9 +307,7 @@ class _Quantizer:
                 "Use fewer levels or a smaller fan-in",
             )
 
-    def _report(
-        self, layer: Neurons | Readout, shape: Shape, values: list[NDArray], bits_lost: float
-    ) -> None:
+    def _report(self, layer: Neurons | Readout, shape: Shape, values: list[NDArray], bits_lost: float) -> None:
         grid = layer.scale / layer.threshold if isinstance(layer, Neurons) else np.full(shape[0], layer.scale)
         error = power = 0.0
         for synapse, value in zip(layer.synapses, values, strict=True):
@@ -323,9 +315,7 @@ class _Quantizer:
             error += float(((synapse.weight * 2.0**synapse.exponent - exact) ** 2).sum())
             power += float((exact**2).sum())
         peak = max(int(np.abs(synapse.weight).max(initial=0)) for synapse in layer.synapses)
-        thresholds = (
-            (int(layer.threshold.min()), int(layer.threshold.max())) if isinstance(layer, Neurons) else (0, 0)
-        )
+        thresholds = (int(layer.threshold.min()), int(layer.threshold.max())) if isinstance(layer, Neurons) else (0, 0)
         self.reports.append(
             LayerReport(
                 layer.name,

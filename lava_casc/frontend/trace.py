@@ -113,7 +113,7 @@ _POOLS: dict[Any, tuple[type[nn.Module], tuple[str, ...]]] = {
 
 
 def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
-    """Trace a model, in evaluation, into a `Graph`.
+    r"""Trace a model, in evaluation, into a `Graph`.
 
     Parameters
     ----------
@@ -223,9 +223,7 @@ class _Translator:
             self._translate(node)
         last = self.alias[output.args[0]]
         if last != self.operations[-1].name:
-            raise UnsupportedModelError(
-                "the model computes something after its output. Return the last value."
-            )
+            raise UnsupportedModelError("the model computes something after its output. Return the last value.")
         return Graph(tuple(self.operations), self.input_shape)
 
     def _needed(self, output: fx.Node) -> list[fx.Node]:
@@ -268,7 +266,8 @@ class _Translator:
                 Shapes(fx.GraphModule(root, self.nodes)).run(zeros)
         except Exception as error:  # whatever the model's layers raise on a shape that does not fit
             raise UnsupportedModelError(
-                f"the model does not run on an input of shape {self.input_shape} ({_first_line(error)}). Give the right input shape."
+                f"the model does not run on an input of shape {self.input_shape} ({_first_line(error)}). "
+                "Give the right input shape."
             ) from error
         return shapes
 
@@ -304,9 +303,7 @@ class _Translator:
                 f"{self.input_shape}. Give one mean and std a channel."
             )
         tensors = {
-            name: t.detach().clone().cpu()
-            for name, t in module.state_dict().items()
-            if name != "num_batches_tracked"
+            name: t.detach().clone().cpu() for name, t in module.state_dict().items() if name != "num_batches_tracked"
         }
         if set(tensors) - {"bias"} != _tensor_names(kind, arguments) - {"bias"}:
             raise UnsupportedModelError(
@@ -326,7 +323,8 @@ class _Translator:
                 )
             if self.shapes[inputs[0]] != self.shapes[inputs[1]]:
                 raise UnsupportedModelError(
-                    f"{path}: an addition of shapes {self.shapes[inputs[0]]} and {self.shapes[inputs[1]]}. Make them equal."
+                    f"{path}: an addition of shapes {self.shapes[inputs[0]]} and {self.shapes[inputs[1]]}. "
+                    "Make them equal."
                 )
             self._append(node, "add", path)
         elif target in _FLATTEN:
@@ -357,13 +355,9 @@ class _Translator:
                 )
             module = kind(**given)
             _check_module(module, path)
-            self._append(
-                node, kind.__name__, path, {name: _plain(getattr(module, name)) for name in KINDS[kind]}
-            )
+            self._append(node, kind.__name__, path, {name: _plain(getattr(module, name)) for name in KINDS[kind]})
         else:
-            raise UnsupportedModelError(
-                f"{path}: {name}() is not supported{_hint(name)}. Supported are {SUPPORTED}."
-            )
+            raise UnsupportedModelError(f"{path}: {name}() is not supported{_hint(name)}. Supported are {SUPPORTED}.")
 
     def _is_spatial_mean(self, node: fx.Node) -> bool:
         """Whether a mean goes over height and width, all of both and nothing else."""
@@ -376,7 +370,8 @@ class _Translator:
         before = self.shapes[self._tensor_inputs(node)[0]]
         if self.shapes[node] != (int(torch.Size(before).numel()),):
             raise UnsupportedModelError(
-                f"{path}: a reshape from {before} to {self.shapes[node]} is not supported. Only flattening everything is."
+                f"{path}: a reshape from {before} to {self.shapes[node]} is not supported. "
+                "Only flattening everything is."
             )
 
     def _append(
@@ -504,7 +499,8 @@ def _compare(model: nn.Module, graph: Graph) -> None:
         if not bool((difference <= 1e-3 * size_of_output + 1e-9).any()):
             raise UnsupportedModelError(
                 "the model does something that torch.fx cannot see: its output differs from the traced graph's by "
-                f"{float(difference.min()):g}. Keep hooks and in-place operations on tensors that are used again out of it."
+                f"{float(difference.min()):g}. Keep hooks, and in-place operations on tensors that are used again, "
+                "out of it."
             )
 
 
@@ -535,7 +531,10 @@ def _path(node: fx.Node) -> str:
 
 def _hint(name: str) -> str:
     if name.lower() in ("relu", "relu_", "relu6", "hardtanh"):
-        return ": its outputs have no upper limit of levels. Use lava_casc.replace_relu(model, levels) and train, nn.ReLU modules instead of F.relu"
+        return (
+            ": its outputs have no upper limit of levels. Use lava_casc.replace_relu(model, levels) and train, "
+            "nn.ReLU modules instead of F.relu"
+        )
     return ""
 
 

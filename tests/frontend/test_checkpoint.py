@@ -52,9 +52,7 @@ def model():
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "model.pt"
-    save_model(
-        path, model(), SPEC, examples=np.arange(288).reshape(2, 3, 6, 8) % 100, about={"accuracy": 0.9}
-    )
+    save_model(path, model(), SPEC, examples=np.arange(288).reshape(2, 3, 6, 8) % 100, about={"accuracy": 0.9})
     return path
 
 
@@ -278,9 +276,7 @@ def test_a_bare_state_dict(tmp_path, zipped):
     refused(tmp_path / "m.pt", "a bare state dict")
 
 
-@pytest.mark.parametrize(
-    "content", [{}, {"model": 1}, [1, 2], 7, "x", None, torch.ones(3), {"format": "other"}]
-)
+@pytest.mark.parametrize("content", [{}, {"model": 1}, [1, 2], 7, "x", None, torch.ones(3), {"format": "other"}])
 def test_foreign_content(tmp_path, content):
     torch.save(content, tmp_path / "m.pt")
     refused(tmp_path / "m.pt", "not a lava_casc checkpoint")

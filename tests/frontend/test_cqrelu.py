@@ -30,9 +30,7 @@ def test_levels_are_the_formula_on_a_grid(levels, threshold, rounding, dtype):
     exact = [Fraction(float(v)) * levels / Fraction(threshold) + phase for v in z]
     eps = Fraction(float(torch.finfo(dtype).eps))
     for level, right, x in zip(found.tolist(), wanted, exact, strict=True):
-        near = (
-            x.denominator > 1 and abs(x - round(x)) <= abs(x) * eps
-        )  # not representable: a hair from a step
+        near = x.denominator > 1 and abs(x - round(x)) <= abs(x) * eps  # not representable: a hair from a step
         assert round(level) == right or near
         assert level == pytest.approx(round(level), abs=1e-5)
 
@@ -40,14 +38,10 @@ def test_levels_are_the_formula_on_a_grid(levels, threshold, rounding, dtype):
 @pytest.mark.parametrize("threshold", [0.75, 1.0, 6.0])
 @pytest.mark.parametrize("levels", [3, 8, 12])
 def test_every_step_that_can_be_written_is_reached(levels, threshold):
-    steps = [
-        k for k in range(levels + 1) if Fraction(threshold) * k / levels == Fraction(threshold * k / levels)
-    ]
+    steps = [k for k in range(levels + 1) if Fraction(threshold) * k / levels == Fraction(threshold * k / levels)]
     assert len(steps) > 1
     z = torch.tensor([threshold * k / levels for k in steps], dtype=torch.float64)
-    assert torch.equal(
-        (CQReLU(levels, threshold)(z) * levels / threshold).round(), torch.tensor(steps).double()
-    )
+    assert torch.equal((CQReLU(levels, threshold)(z) * levels / threshold).round(), torch.tensor(steps).double())
 
 
 @pytest.mark.parametrize("value", [-math.inf, math.inf, -1e30, 1e30])
@@ -130,9 +124,7 @@ def test_invalid_arguments(arguments, message):
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 4, 5)])
-@pytest.mark.parametrize(
-    ("mean", "std"), [(0.5, 2.0), ([0.1, 0.2, 0.3], [1.0, 2.0, 4.0]), ([0.1, 0.2, 0.3], 0.5)]
-)
+@pytest.mark.parametrize(("mean", "std"), [(0.5, 2.0), ([0.1, 0.2, 0.3], [1.0, 2.0, 4.0]), ([0.1, 0.2, 0.3], 0.5)])
 def test_normalize(shape, mean, std):
     x = torch.rand(2, *shape)
     columns = (1, 3, *(1,) * (len(shape) - 1))

@@ -38,9 +38,7 @@ def unchanged(model, shape=IMAGE, samples=4):
         assert float((z - wanted.reshape(z.shape)).abs().max()) < 1e-12 * max(1, float(wanted.abs().max()))
         assert z.shape[1:] == network.shapes[layer.name]
         if isinstance(layer, FloatNeurons):
-            values[layer.name] = (
-                truth[layer.activation].reshape(z.shape) if layer.activation else activate(layer, z)
-            )
+            values[layer.name] = truth[layer.activation].reshape(z.shape) if layer.activation else activate(layer, z)
     assert wanted.abs().max() > 0
     names = [layer.name for layer in network.layers]
     assert len(set(names)) == len(names)
@@ -282,9 +280,7 @@ def test_a_module_may_be_called_like_our_own_layers(name):
         (nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), act()), IMAGE),
         (nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten()), IMAGE),
         (
-            nn.Sequential(
-                nn.Conv2d(3, 4, 3), act(), nn.Conv2d(4, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-            ),
+            nn.Sequential(nn.Conv2d(3, 4, 3), act(), nn.Conv2d(4, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
             IMAGE,
         ),
         (nn.Sequential(nn.Conv2d(3, 4, 3), act(), nn.MaxPool2d(2), nn.Flatten()), IMAGE),

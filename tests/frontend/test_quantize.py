@@ -49,21 +49,15 @@ def true_values(float_layer, network):
         scale = scales[x.source] if isinstance(x, MaxPool) else x.scale
         scales[x.name] = np.broadcast_to(scale, network.shapes[x.name][:1])
     scales["input"] = scales["input"] * 2.0**network.input.shift
-    grid = (
-        layer.scale / layer.threshold if isinstance(layer, Neurons) else np.full(len(layer.bias), layer.scale)
-    )
-    return [
-        weights_in_units(s, scales[s.source], network.shapes[s.source]) for s in float_layer.synapses
-    ], grid
+    grid = layer.scale / layer.threshold if isinstance(layer, Neurons) else np.full(len(layer.bias), layer.scale)
+    return [weights_in_units(s, scales[s.source], network.shapes[s.source]) for s in float_layer.synapses], grid
 
 
 def check_report(floats, network, report, hardware=LOIHI):
     """Recompute all that a report says."""
     proven = ranges(network)
     assert report.input_bits_given_up == network.input.shift
-    for float_layer, said in zip(
-        [x for x in floats.layers if hasattr(x, "synapses")], report.layers, strict=True
-    ):
+    for float_layer, said in zip([x for x in floats.layers if hasattr(x, "synapses")], report.layers, strict=True):
         layer = network[float_layer.name]
         values, grid = true_values(float_layer, network)
         rows = [v.reshape(len(grid), -1) / grid[:, None] for v in values]
@@ -73,11 +67,7 @@ def check_report(floats, network, report, hardware=LOIHI):
         assert said.weight_error == pytest.approx(error / power if power else 0.0, abs=1e-12)
         assert said.range_bits == proven[layer.name].bits <= hardware.state_bits
         peak = max(np.abs(s.weight).max() for s in layer.synapses)
-        assert (
-            signed_range(said.weight_bits)[1]
-            >= peak
-            > (signed_range(said.weight_bits - 1)[1] if peak else -1)
-        )
+        assert signed_range(said.weight_bits)[1] >= peak > (signed_range(said.weight_bits - 1)[1] if peak else -1)
         if isinstance(layer, Neurons):
             assert said.threshold == (layer.threshold.min(), layer.threshold.max())
             step = float_layer.threshold / float_layer.levels
@@ -165,9 +155,7 @@ def test_per_channel_is_never_worse():
 
 def test_halves_go_to_even_and_whole_weights_stay():
     # step / grid = 127 exactly: weights are w / 127 of a step.
-    network, report = make(
-        dense([[127, 0.5, 1.5, -0.5, -2.5, 3.5, 77]], levels=1, threshold=127.0), spec(7, 0, 9, 1.0)
-    )
+    network, report = make(dense([[127, 0.5, 1.5, -0.5, -2.5, 3.5, 77]], levels=1, threshold=127.0), spec(7, 0, 9, 1.0))
     np.testing.assert_array_equal(network["hidden"].synapses[0].weight, [[127, 0, 2, 0, -2, 4, 77]])
     assert network["hidden"].threshold == [127]
     assert report.layers[0].weight_error > 0
@@ -175,9 +163,7 @@ def test_halves_go_to_even_and_whole_weights_stay():
 
 @pytest.mark.parametrize("weight_bits", [-1, 0, 1, 9, 100])
 def test_weight_bits_out_of_range(weight_bits):
-    with pytest.raises(
-        RangeError, match=rf"weight bits \({weight_bits}\) exceeds 2 .. weight bits of loihi2 \(8\)"
-    ):
+    with pytest.raises(RangeError, match=rf"weight bits \({weight_bits}\) exceeds 2 .. weight bits of loihi2 \(8\)"):
         quantize(dense([[1.0]]), spec(1), LOIHI, weight_bits=weight_bits)
 
 
@@ -222,8 +208,7 @@ def test_an_identity_branch_keeps_its_precision(ratio):
         # Relative to the greatest sum that this layer has, no branch loses more than its mantissas must.
         assert np.abs(wrong).max() <= max(np.abs(v / grid.reshape(-1, 1, 1, 1)).max() for v in values) / 127
     relative = np.abs(
-        layer.synapses[1].weight * 2.0 ** layer.synapses[1].exponent * grid[:, None, None, None] / values[1]
-        - 1
+        layer.synapses[1].weight * 2.0 ** layer.synapses[1].exponent * grid[:, None, None, None] / values[1] - 1
     )
     assert relative.max() < 0.02
     assert all(0 <= s.exponent <= 7 for s in layer.synapses)
@@ -306,9 +291,7 @@ def test_a_readout_that_cannot_fit_is_refused():
 
 def test_a_readout_gives_up_bits_before_it_is_refused():
     # 16 * 127 * 6000 = 12.2 million needs 25 bits.
-    floats = dense(
-        np.ones((6000, 1)) / 2, levels=16, readout=np.random.default_rng(0).uniform(0.9, 1, (2, 6000))
-    )
+    floats = dense(np.ones((6000, 1)) / 2, levels=16, readout=np.random.default_rng(0).uniform(0.9, 1, (2, 6000)))
     network, report = make(floats, spec(1, 0, 1, 1.0))
     assert 0.4 < report.layers[1].bits_given_up < 0.7
     assert report.layers[1].range_bits == 24
@@ -397,9 +380,7 @@ def test_negative_weights_only():
 @pytest.mark.parametrize("bias", [1e6, -1e9, 1e18, -1e30, 1e300])
 @pytest.mark.parametrize("where", ["hidden", "readout"])
 def test_huge_biases_are_refused(where, bias):
-    floats = dense(
-        np.random.default_rng(0).normal(size=(3, 4)), readout=np.random.default_rng(0).normal(size=(2, 3))
-    )
+    floats = dense(np.random.default_rng(0).normal(size=(3, 4)), readout=np.random.default_rng(0).normal(size=(2, 3)))
     layers = [dataclasses.replace(x, bias=x.bias + bias * (x.name == where)) for x in floats.layers]
     with pytest.raises(RangeError, match=f"^{where}: .* exceeds ") as caught:
         quantize(dataclasses.replace(floats, layers=tuple(layers)), spec(4), LOIHI)
@@ -436,9 +417,7 @@ def test_gamma_zero():
 
 def test_exponents_beyond_the_hardware_are_refused():
     none = Hardware(name="flat", state_bits=24, weight_bits=8, weight_exponent_max=0, message_bits=24)
-    with pytest.raises(
-        RangeError, match=r"hidden: a weight exponent \(2\) exceeds the greatest of flat \(0\)"
-    ):
+    with pytest.raises(RangeError, match=r"hidden: a weight exponent \(2\) exceeds the greatest of flat \(0\)"):
         quantize(dense([[127.0 * 3, 1.0]], levels=4, threshold=4.0), spec(2, 0, 1, 1.0), none)
 
 

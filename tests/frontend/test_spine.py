@@ -33,9 +33,7 @@ def layer_by_layer(model, shape, x):
         torch.testing.assert_close(z, wanted, rtol=1e-9, atol=1e-9)
         if isinstance(layer, FloatNeurons):
             values[layer.name] = activate(layer, z)
-            if (
-                layer.activation
-            ):  # at a tie, the last bit of a sum decides a whole level: go on from the graph's
+            if layer.activation:  # at a tie, the last bit of a sum decides a whole level: go on from the graph's
                 values[layer.name] = truth[layer.activation].reshape(z.shape)
     assert isinstance(network.layers[-1], FloatReadout)
     return network
@@ -90,9 +88,7 @@ def dyadic(seed, levels=8):
 def wrong_values(network, integers, images, truth):
     """Count the neurons and logits whose integers are not exactly the float model's levels."""
     found = forward(integers, images)
-    wrong = int(
-        (found.logits * integers.readout.scale != truth[network.layers[-1].preactivation].numpy()).sum()
-    )
+    wrong = int((found.logits * integers.readout.scale != truth[network.layers[-1].preactivation].numpy()).sum())
     for layer in network.layers:
         if isinstance(layer, FloatNeurons):
             level = truth[layer.activation].numpy() * layer.levels / layer.threshold
@@ -106,9 +102,7 @@ def test_dyadic_model_is_exact_on_every_neuron(seed, levels):
     network, integers, images, truth = dyadic(seed, levels)
     assert wrong_values(network, integers, images, truth) == 0
     counts = forward(integers, images).counts
-    assert set(np.concatenate([c.ravel() for c in counts.values()])) == set(
-        range(levels + 1)
-    )  # it is not dead
+    assert set(np.concatenate([c.ravel() for c in counts.values()])) == set(range(levels + 1))  # it is not dead
 
 
 @pytest.mark.parametrize("field", ["threshold", "bias", "initial"])

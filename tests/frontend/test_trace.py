@@ -104,9 +104,7 @@ def test_supported_module(module):
     assert same(nn.Sequential(nn.Identity(), nn.Sequential(module, nn.Dropout()))) == [type(module).__name__]
 
 
-@pytest.mark.parametrize(
-    "module", [nn.Linear(5, 2), nn.BatchNorm1d(5), nn.Flatten(), CQReLU(2), Normalize(0.5, 0.5)]
-)
+@pytest.mark.parametrize("module", [nn.Linear(5, 2), nn.BatchNorm1d(5), nn.Flatten(), CQReLU(2), Normalize(0.5, 0.5)])
 def test_supported_flat_module(module):
     assert same(module, (5,)) == [type(module).__name__]
 
@@ -300,9 +298,7 @@ def test_nan_and_infinity_are_refused_in_every_tensor(module, name, bad):
 def test_a_learned_threshold_must_be_positive_and_finite(bad):
     act = CQReLU(4, learnable=True)
     act.threshold.data.fill_(bad)
-    with pytest.raises(
-        UnsupportedModelError, match=r"0: (CQReLU with threshold|its threshold holds NaN or inf)"
-    ):
+    with pytest.raises(UnsupportedModelError, match=r"0: (CQReLU with threshold|its threshold holds NaN or inf)"):
         trace(nn.Sequential(act), (5,))
 
 
@@ -340,9 +336,7 @@ def test_a_batch_size_in_forward():
         trace(Model(lambda s, x: x.view(2, -1)), IMAGE)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:torch.nn.utils.weight_norm is deprecated:UserWarning", "ignore::FutureWarning"
-)
+@pytest.mark.filterwarnings("ignore:torch.nn.utils.weight_norm is deprecated:UserWarning", "ignore::FutureWarning")
 def test_weights_that_are_computed():
     with pytest.raises(UnsupportedModelError, match="0: Conv2d computes its weights from .*weight_g"):
         trace(nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 3, 1))), IMAGE)
@@ -361,9 +355,7 @@ def test_weights_that_are_computed():
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_is_left_as_it_was(fails):
-    model = nn.Sequential(
-        nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Sigmoid() if fails else CQReLU(4)
-    )
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Sigmoid() if fails else CQReLU(4))
     model.train()
     model[1].eval()
     before = {name: t.clone() for name, t in model.state_dict().items()}
@@ -381,9 +373,7 @@ def test_the_model_is_left_as_it_was(fails):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_a_graph_keeps_the_dtype(dtype):
-    model = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), CQReLU(4, 0.7), nn.Flatten(), nn.Linear(32, 2)
-    )
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), CQReLU(4, 0.7), nn.Flatten(), nn.Linear(32, 2))
     model = randomize(model).to(dtype)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -409,10 +399,7 @@ def test_a_graph_model_trains_on_and_gives_its_graph_back(tmp_path):
     assert all(torch.equal(t, copied[op.name][k]) for op in graph.operations for k, t in op.tensors.items())
     after = trained.graph_with_weights()
     changed = {
-        (op.kind, k)
-        for op in after.operations
-        for k, t in op.tensors.items()
-        if (t != copied[op.name][k]).any()
+        (op.kind, k) for op in after.operations for k, t in op.tensors.items() if (t != copied[op.name][k]).any()
     }
     assert {("Linear", "weight"), ("BatchNorm1d", "running_mean"), ("CQReLU", "threshold")} <= changed
     save_model(tmp_path / "model.pt", trained, InputSpec((5,)))
