@@ -133,14 +133,17 @@ def synapse_kind(synapse: Synapse) -> str:
 
 def encode_population(layer: Neurons | Readout, shape: Shape) -> Content:
     """Return all of a layer that integrates but its synapses. `bias` is the total over the wake."""
-    channels = shape[:1]
-    spiking = isinstance(layer, Neurons)
+    if isinstance(layer, Neurons):
+        threshold, levels, initial = layer.threshold, layer.levels, layer.initial
+    else:
+        # A readout is a neuron without levels: it never spikes, and its potential holds the logits.
+        threshold, levels, initial = np.ones(shape[:1], np.int64), 0, np.zeros(shape[:1], np.int64)
     neuron: Content = {key: integers(value) for key, value in NETX_CONSTANTS.items()}
     neuron |= {
         "type": text(NEURON),
-        "vThMant": _register(layer.threshold if spiking else np.ones(channels, np.int64)),
-        "levels": integers(layer.levels if spiking else 0),
-        "initial": _register(layer.initial if spiking else np.zeros(channels, np.int64)),
+        "vThMant": _register(threshold),
+        "levels": integers(levels),
+        "initial": _register(initial),
         "scale": np.asarray(layer.scale, "<f8"),
     }
     bias = bias_to_file(_register(layer.bias))
