@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
-from enum import Enum
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -15,6 +14,10 @@ import typer
 import lava_casc
 from lava_casc import console
 from lava_casc.errors import CascError, CheckpointError, DataError
+
+if TYPE_CHECKING:
+    from lava_casc.network import IntegerNetwork
+    from lava_casc.schedule import WakeSleepSchedule
 
 app = typer.Typer(
     name="lava-casc",
@@ -30,32 +33,10 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the 
 Download = Annotated[bool, typer.Option("--download", help="Fetch the data set into --data-dir if it is not there.")]
 
 
-class Mode(str, Enum):
-    """How spikes speak."""
-
-    unary = "unary"
-    graded = "graded"
-
-
-class Engine(str, Enum):
-    """What runs the network."""
-
-    lava = "lava"
-    reference = "reference"
-
-
-class Precision(str, Enum):
-    """Which of Lava's process models run."""
-
-    fixed = "fixed"
-    float = "float"
-
-
-class Rounding(str, Enum):
-    """How CQReLU comes to a level."""
-
-    floor = "floor"
-    round = "round"
+Mode = Literal["unary", "graded"]
+Engine = Literal["lava", "reference"]
+Precision = Literal["fixed", "float"]
+Rounding = Literal["floor", "round"]
 
 
 def main() -> None:
@@ -89,7 +70,7 @@ def train(
         str | None, typer.Option("--architecture", help="Name of a network; by default the data set's own.")
     ] = None,
     levels: Annotated[int, typer.Option("--levels", min=1, help="Levels L of every CQReLU.")] = 8,
-    rounding: Annotated[Rounding, typer.Option("--rounding", help="floor is the paper's.")] = Rounding.round,
+    rounding: Annotated[Rounding, typer.Option("--rounding", help="floor is the paper's.")] = "round",
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="By default what suits the data set.")] = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=2, help="By default what suits the data set.")
@@ -111,7 +92,7 @@ def train(
             dataset,
             architecture=architecture,
             levels=levels,
-            rounding=rounding.value,
+            rounding=rounding,
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
@@ -142,7 +123,7 @@ def export(
     ] = "loihi2",
     mode: Annotated[
         Mode, typer.Option("--mode", help="Schedule that is written into the file; run can choose another.")
-    ] = Mode.unary,
+    ] = "unary",
     wake_steps: Annotated[
         int | None, typer.Option("--wake-steps", min=1, help="By default the levels (unary) or 1 (graded).")
     ] = None,
@@ -169,7 +150,7 @@ def export(
         raise CascError(f"{output}: the network file would replace the checkpoint. Give another -o.")
     if allow_pickle:
         console.err.print("warning: --allow-pickle runs whatever code the file holds")
-    options = pipeline.Options(weight_bits, not per_layer, levels, mode.value, wake_steps, sleep_steps, hw, verify)
+    options = pipeline.Options(weight_bits, not per_layer, levels, mode, wake_steps, sleep_steps, hw, verify)
     spec = None if input_shape is None else InputSpec(_shape(input_shape))
     conversion = pipeline.export(model, output, options, on_step=console.announce, spec=spec, allow_pickle=allow_pickle)
     summary = {**pipeline.summary(conversion), "file": str(output), "bytes": output.stat().st_size}
@@ -197,10 +178,10 @@ def run(
         Path | None, typer.Option("--images", help="Run on these instead: .npy of integers (N, C, H, W).")
     ] = None,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Only the first so many.")] = None,
-    engine: Annotated[Engine, typer.Option("--engine", help="reference needs no Lava.")] = Engine.lava,
+    engine: Annotated[Engine, typer.Option("--engine", help="reference needs no Lava.")] = "lava",
     precision: Annotated[
         Precision, typer.Option("--precision", help="Lava's models: fixed is what Loihi 2 computes.")
-    ] = Precision.fixed,
+    ] = "fixed",
     mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file.")] = None,
     wake_steps: Annotated[int | None, typer.Option("--wake-steps", min=1)] = None,
     sleep_steps: Annotated[
@@ -223,11 +204,8 @@ def run(
     integer = file.network
     pictures, labels = _load_images(data, data_dir, download, images, samples)
     integer.input.encode(pictures)  # a wrong shape or range is said before anything runs
-    schedule = file.schedule
-    if mode is not None or wake_steps is not None or sleep_steps is not None or schedule is None:
-        chosen = mode.value if mode is not None else (schedule.mode if schedule is not None else "unary")
-        schedule = integer.schedule(chosen, wake_steps, sleep_steps)
-    with console.progress(f"{engine.value} {schedule.mode}", len(pictures)) as bar:
+    schedule = _schedule(integer, file.schedule, mode, wake_steps, sleep_steps)
+    with console.progress(f"{engine} {schedule.mode}", len(pictures)) as bar:
         record = _run(integer, pictures, schedule, engine, precision, not fixed_period, (), bar)
     if picture is not None:
         from lava_casc.report import plot_spikes, save_figure
@@ -295,6 +273,19 @@ def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
     )
 
 
+def _schedule(
+    network: IntegerNetwork,
+    stored: WakeSleepSchedule,
+    mode: str | None,
+    wake_steps: int | None,
+    sleep_steps: int | None,
+) -> WakeSleepSchedule:
+    """Return the file's schedule, or what the options make of it: a new wake or mode gets the sleep that it needs."""
+    if wake_steps is not None or mode not in (None, stored.mode):
+        return network.schedule(mode or stored.mode, wake_steps, sleep_steps)
+    return stored if sleep_steps is None else replace(stored, sleep_steps=sleep_steps)
+
+
 def _run(
     integer: Any,
     images: Any,
@@ -305,13 +296,13 @@ def _run(
     record: Any,
     bar: Any,
 ) -> Any:
-    if engine is Engine.reference:
+    if engine == "reference":
         return lava_casc.simulate(integer, images, schedule, record=record, progress=bar)
     return lava_casc.loihi.run(
         integer,
         images,
         schedule,
-        precision=precision.value,
+        precision=precision,
         record=record,
         until_silent=until_silent,
         progress=bar,

@@ -69,9 +69,7 @@ def _build(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, ...]]:
     shape = (channels, height, width)
     layers: list[nn.Module] = []
     if rng.random() < 0.4:
-        layers.append(
-            Normalize(rng.uniform(0.1, 0.9, channels).tolist(), rng.uniform(0.2, 2, channels).tolist())
-        )
+        layers.append(Normalize(rng.uniform(0.1, 0.9, channels).tolist(), rng.uniform(0.2, 2, channels).tolist()))
     if rng.random() < 0.2:
         layers.append(nn.BatchNorm2d(channels))
     for _ in range(int(rng.integers(1, 4))):
@@ -116,8 +114,7 @@ def _conv(rng: np.random.Generator, channels: int) -> tuple[nn.Conv2d, int]:
     groups = int(rng.choice([g for g in (1, 2, 3, 4) if channels % g == 0]))
     out = groups * int(rng.integers(1, 4))
     kernel, stride, padding, dilation = (
-        (int(a), int(b))
-        for a, b in (rng.integers(1, 4, 2), rng.integers(1, 3, 2), rng.integers(0, 3, 2), (1, 2))
+        (int(a), int(b)) for a, b in (rng.integers(1, 4, 2), rng.integers(1, 3, 2), rng.integers(0, 3, 2), (1, 2))
     )
     dilation = dilation if rng.random() < 0.3 else (1, 1)
     bias = bool(rng.random() < 0.6)
@@ -138,9 +135,7 @@ def _norm(rng: np.random.Generator, channels: int) -> list[nn.Module]:
 
 
 def _pool_and_act(rng: np.random.Generator) -> list[nn.Module]:
-    average = nn.AvgPool2d(
-        (2, 3), (int(rng.integers(1, 3)), 2), (1, 0), count_include_pad=bool(rng.random() < 0.5)
-    )
+    average = nn.AvgPool2d((2, 3), (int(rng.integers(1, 3)), 2), (1, 0), count_include_pad=bool(rng.random() < 0.5))
     maximum = nn.MaxPool2d((2, 3), (int(rng.integers(1, 3)), 2), (0, 1))
     pool = average if rng.random() < 0.5 else maximum
     return [pool, _act(rng)] if rng.random() < 0.5 else [_act(rng), pool]
@@ -159,9 +154,7 @@ def _head(rng: np.random.Generator, channels: int) -> list[nn.Module]:
 
 def _act(rng: np.random.Generator) -> CQReLU:
     rounding = str(rng.choice(["floor", "round"]))
-    return CQReLU(
-        int(rng.choice([1, 2, 4, 8])), float(rng.uniform(0.3, 2)), rounding, bool(rng.random() < 0.3)
-    )
+    return CQReLU(int(rng.choice([1, 2, 4, 8])), float(rng.uniform(0.3, 2)), rounding, bool(rng.random() < 0.3))
 
 
 def _randomize(rng: np.random.Generator, model: nn.Module) -> None:

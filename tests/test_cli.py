@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,22 @@ def test_a_run_cut_short_is_not_certified(folder: Path, tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     assert "0 of 5" in found.stdout
     assert "NOT CERTIFIED" in found.stdout
+
+
+def test_run_options_change_the_files_schedule_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    found = casc("export", folder / "model.pt", "-o", "x.net", "--mode", "graded", "--wake-steps", 3, cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    run = ("run", "x.net", "--images", folder / "images.npy", "--engine", "reference", "--json")
+    schedules = lava_casc.read(tmp_path / "x.net").schedule
+    for options, expected in (
+        ((), schedules("graded", 3)),
+        (("--sleep-steps", 9), schedules("graded", 3, 9)),
+        (("--wake-steps", 5), schedules("graded", 5)),
+        (("--mode", "unary"), schedules("unary")),
+    ):
+        found = casc(*run, *options, cwd=tmp_path)
+        assert found.returncode == 0, found.stderr
+        assert json.loads(found.stdout)["schedule"] == {**asdict(expected), "mode": expected.mode}, options
 
 
 @pytest.mark.lava
