@@ -41,6 +41,8 @@ def progress(task: str, total: float) -> Iterator[Callable[[float], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
+    if not err.is_terminal:
+        err.print(escape(f"{task} ..."))  # a bar that nobody sees move says no more than this
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         handle = bar.add_task(task, total=total)
         yield lambda done: bar.update(handle, completed=done)

@@ -85,6 +85,17 @@ def test_the_networks_hold_the_whole_mathematics() -> None:
         assert not network.is_sequential
 
 
+def test_the_demos_network_loses_at_most_half_a_point_to_8_bits() -> None:
+    pytest.importorskip("sklearn")
+    from lava_casc.training import evaluate, load_dataset
+
+    checkpoint, dataset = load_checkpoint(DATA / "digits.pt"), load_dataset("digits")
+    in_float = evaluate(checkpoint.model, dataset.test_images, dataset.test_labels, dataset.scale)
+    logits = lava_casc.forward(lava_casc.convert(checkpoint), dataset.test_images).logits
+    assert in_float > 0.98
+    assert float((logits.argmax(1) == dataset.test_labels).mean()) >= in_float - 0.005
+
+
 @pytest.mark.lava
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["digits", "fashion"])
