@@ -184,6 +184,8 @@ def test_the_batch_size_changes_nothing(record):
     assert all(same(whole.counts[name], parts.counts[name]) for name in whole.counts)
 
 
+# Torch 2.13 says so whenever oneDNN is switched, without a word about TF32 from us.
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
 @pytest.mark.parametrize("onednn", [True, False])
 def test_wide_convolutions_are_exact_whichever_library_convolves(onednn):
     rng = np.random.default_rng(0)
