@@ -18,6 +18,7 @@ _WHERE = {
     "CIFMaxPool": "lava_casc.loihi.max_pool",
     "WakeSleepController": "lava_casc.loihi.controller",
     "register_netx": "lava_casc.loihi.netx",
+    "fast_models": "lava_casc.loihi.runner",
     "run": "lava_casc.loihi.runner",
 }
 

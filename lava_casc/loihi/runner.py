@@ -129,8 +129,20 @@ def run(
 def run_config(precision: str, stock_synapses: bool) -> Loihi2SimCfg:
     """Return the run configuration that selects the models of `precision`."""
     return Loihi2SimCfg(
-        select_tag=TAGS[precision], exception_proc_model_map=None if stock_synapses else FAST[precision]
+        select_tag=TAGS[precision], exception_proc_model_map=None if stock_synapses else fast_models(precision)
     )
+
+
+def fast_models(precision: str = "fixed") -> dict[type, type]:
+    """Return exact and fast models of Lava's Conv and Dense, for any Lava user's run configuration.
+
+    ``Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=lava_casc.loihi.fast_models())``
+
+    Parameters
+    ----------
+    precision : {"fixed", "float"}
+    """
+    return dict(FAST[precision])
 
 
 def check_models(executable: Any, precision: str, stock_synapses: bool) -> None:
