@@ -54,3 +54,16 @@ def test_torchvision_networks_are_exact(name: str, size: int, tmp_path: Path) ->
         assert record.last_spike.max() <= integers.silence_bound(schedule)
         assert np.array_equal(record.logits, truth.logits)
         assert all(np.array_equal(record.counts[layer], counts) for layer, counts in truth.counts.items())
+
+
+@pytest.mark.lava
+@SLOW
+def test_a_resnet_of_torchvision_is_exact_on_lava() -> None:
+    integers = network("resnet18", 48)
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 48, 48))
+    truth = lava_casc.forward(integers, images)
+    for mode in ("unary", "graded"):
+        record = lava_casc.loihi.run(integers, images, integers.schedule(mode), record=("counts",))
+        assert record.certified.all()
+        assert np.array_equal(record.logits, truth.logits)
+        assert all(np.array_equal(record.counts[layer], counts) for layer, counts in truth.counts.items())

@@ -38,6 +38,8 @@ from lava_casc.schedule import WakeSleepSchedule
 VERSION = 1
 SEAL = b"lava_casc network\nsha256 "
 SEAL_SIZE = 512
+#: Lava's model of Conv holds its geometry in 8 bits: it takes 128 groups for -128, and delivers nothing.
+STOCK_LIMIT = 127
 
 
 def register_netx() -> None:
@@ -209,6 +211,14 @@ def _check(filename: str, config: Any) -> None:
     version = int(config.f["casc"].attrs["version"])
     if version > VERSION:
         raise NetworkFileError(f"{filename}: has format version {version}, known is {VERSION}. Update lava_casc.")
+    for i in range(len(config["layer"])) if "layer" in config.f else ():
+        for name in ("kernelSize", "stride", "padding", "dilation", "groups"):
+            value = int(np.max(config["layer"][i].f[name][()])) if name in config["layer"][i].f else 0
+            if value > STOCK_LIMIT:
+                raise UnsupportedModelError(
+                    f"{filename}: layer {i}: its {name} ({value}) exceeds what Lava's own Conv can hold "
+                    f"({STOCK_LIMIT}). Use lava_casc.loihi.run."
+                )
     kinds = [config["layer"][i]["type"] for i in range(len(config["layer"]))] if "layer" in config.f else []
     if not kinds or "pool" in kinds:
         what = "max pooling" if kinds else "branches, weight exponents or weights of more than 8 bits"

@@ -12,13 +12,14 @@ from lava.proc.conv.process import Conv as LavaConv
 from lava.proc.dense.process import Dense as LavaDense
 from numpy.typing import ArrayLike, NDArray
 
+from lava_casc.errors import UnsupportedModelError
 from lava_casc.hardware import Hardware, read_hardware
 from lava_casc.loihi.build import Circuit, build
 from lava_casc.loihi.fast_synapse import FastConvFixed, FastConvFloat, FastDenseFixed, FastDenseFloat
 from lava_casc.loihi.layout import torch_images
 from lava_casc.loihi.readout.process import TRAILER
 from lava_casc.loihi.session import Session, tidy
-from lava_casc.network import IntegerNetwork, Neurons
+from lava_casc.network import Conv, IntegerNetwork, Neurons
 from lava_casc.ranges import check_ranges
 from lava_casc.record import SpikeRecord
 from lava_casc.schedule import WakeSleepSchedule
@@ -31,6 +32,8 @@ FAST = {
 RECORDS = ("counts", "messages", "spikes")
 #: Lava's Conv wraps what it delivers at 24 bits, whatever the target's own width.
 LAVA_BITS = 24
+#: The geometry of a convolution that Lava's own model can hold: it has 8 bits for each number.
+STOCK_LIMIT = 127
 
 
 def run(
@@ -95,6 +98,8 @@ def run(
     if hardware.state_bits > LAVA_BITS:
         hardware = hardware.model_copy(update={"state_bits": LAVA_BITS})
     check_ranges(network, hardware)
+    if stock_synapses:
+        _check_stock(network)
     tapped = _tapped(network, wanted)
     started = time.perf_counter()
     with tidy():
@@ -161,6 +166,21 @@ def exact_in_floating_point(network: IntegerNetwork) -> bool:
     """Return whether dividing by the thresholds is exact: whether each of them is a power of two."""
     thresholds = [layer.threshold for layer in network if isinstance(layer, Neurons)]
     return all(bool((threshold & (threshold - 1) == 0).all()) for threshold in thresholds)
+
+
+def _check_stock(network: IntegerNetwork) -> None:
+    """Refuse convolutions whose geometry Lava's own model would hold wrongly: with 128 groups it delivers nothing."""
+    for layer in network:
+        for synapse in getattr(layer, "synapses", ()):
+            if not isinstance(synapse, Conv):
+                continue
+            geometry = {name: max(getattr(synapse, name)) for name in ("stride", "padding", "dilation")}
+            for name, value in {**geometry, "groups": synapse.groups, "kernel": max(synapse.weight.shape[2:])}.items():
+                if value > STOCK_LIMIT:
+                    raise UnsupportedModelError(
+                        f"{layer.name}: a convolution's {name} ({value}) exceeds what Lava's own Conv can hold "
+                        f"({STOCK_LIMIT}). Leave stock_synapses out."
+                    )
 
 
 class _Host:

@@ -11,7 +11,7 @@ from loihi_differences import KINDS, differences
 from random_networks import cut, random_images, random_network
 
 from lava_casc import loihi
-from lava_casc.errors import DataError, RangeError
+from lava_casc.errors import DataError, RangeError, UnsupportedModelError
 from lava_casc.hardware import read_hardware
 from lava_casc.loihi import build, runner
 from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Neurons, Readout
@@ -338,3 +338,34 @@ def test_floating_point_certifies_only_where_it_is_exact():
     other = IntegerNetwork(tuple(layers))
     assert not loihi.run(other, images, other.schedule("graded"), precision="float").certified.any()
     assert loihi.run(other, images, other.schedule("graded")).certified.all()
+
+
+def _depthwise(channels, stride=1):
+    rng = np.random.default_rng(0)
+    first = Conv("input", rng.integers(-127, 128, (channels, 2, 1, 1)).astype(np.int32))
+    second = Conv("a", rng.integers(1, 128, (channels, 1, 1, 1)).astype(np.int32), (stride, 1), groups=channels)
+    zeros, ones = np.zeros(channels, np.int64), np.ones(channels, np.int64)
+    layers = [Input("input", (2, 3, 2), 0, 9)]
+    for name, synapse in (("a", first), ("b", second)):
+        layers.append(Neurons(name, (synapse,), zeros, 60 * ones, zeros, 4, ones.astype(float)))
+    size = channels * 2 * (3 if stride == 1 else 1)
+    read = Dense("b", rng.integers(-127, 128, (3, size)).astype(np.int32))
+    return IntegerNetwork((*layers, Readout("read", (read,), np.zeros(3, np.int64)))), rng.integers(0, 10, (2, 2, 3, 2))
+
+
+@pytest.mark.parametrize("channels", [127, 128, 256])
+def test_as_many_groups_as_one_likes(channels):
+    network, images = _depthwise(channels)
+    found, expected = _both(network, images, network.schedule("graded"))
+    assert differences(found, expected) == []
+    assert found.counts["b"].any()
+    if channels > 127:
+        with pytest.raises(UnsupportedModelError, match=rf"b: a convolution's groups \({channels}\) exceeds"):
+            loihi.run(network, images, stock_synapses=True)
+
+
+def test_geometry_that_lavas_own_convolution_cannot_hold_is_refused_for_it_alone():
+    network, images = _depthwise(4, stride=128)
+    assert differences(*_both(network, images, network.schedule("graded"))) == []
+    with pytest.raises(UnsupportedModelError, match=r"b: a convolution's stride \(128\) exceeds"):
+        loihi.run(network, images, stock_synapses=True)

@@ -14,7 +14,7 @@ from random_networks import random_images, random_network
 
 from lava_casc import netx
 from lava_casc.errors import NetworkFileError, RangeError, UnsupportedModelError
-from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Readout
+from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Neurons, Readout
 from lava_casc.reference import forward
 
 if importlib.util.find_spec("lava") is None:
@@ -235,6 +235,16 @@ def test_with_our_help_the_others_are_refused_in_one_line(loader, path):
         loader.Network(net_config=path)
     netx.write(path, made.residual())
     with pytest.raises(UnsupportedModelError, match="has branches, .* Use lava_casc.loihi.run"):
+        loader.Network(net_config=path)
+
+
+def test_more_groups_than_lava_can_count_are_refused(loader, path):
+    weight = np.ones((128, 1, 1, 1), np.int32)
+    read = Readout("read", (Dense("conv", np.ones((2, 256), np.int32)),), np.zeros(2, np.int64))
+    one = np.ones(128, np.int64)
+    conv = Neurons("conv", (Conv("input", weight, groups=128),), 0 * one, one, 0 * one, 2, one.astype(float))
+    netx.write(path, IntegerNetwork((Input("input", (128, 1, 2), 0, 1), conv, read)))
+    with pytest.raises(UnsupportedModelError, match=r"layer 1: its groups \(128\) exceeds"):
         loader.Network(net_config=path)
 
 

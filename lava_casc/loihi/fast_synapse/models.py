@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from lava.magma.core.model.py.type import LavaPyType
 from lava.proc.conv.models import PyConvModelFixed, PyConvModelFloat
 from lava.proc.dense.models import PyDenseModelBitAcc, PyDenseModelFloat
 from lava.utils.weightutils import clip_weights, determine_sign_mode, truncate_weights
@@ -54,6 +55,13 @@ class Product:
 
 class _FastConv:
     """The step of either convolution model, on Lava's layout: (W, H, C), kernels (O, KW, KH, I), flipped."""
+
+    # Lava's own models hold these in 8 bits, take 128 groups for -128, and then deliver nothing.
+    kernel_size: NDArray = LavaPyType(np.ndarray, np.int32)
+    stride: NDArray = LavaPyType(np.ndarray, np.int32)
+    padding: NDArray = LavaPyType(np.ndarray, np.int32)
+    dilation: NDArray = LavaPyType(np.ndarray, np.int32)
+    groups: NDArray = LavaPyType(np.ndarray, np.int32)
 
     product: Product | None = None
 
