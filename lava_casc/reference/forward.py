@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lava_casc.linear import apply, max_pool
 from lava_casc.network import IntegerNetwork, MaxPool, Readout, per_neuron
+from lava_casc.reference.batch import batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,28 +30,26 @@ class Activations:
     logits: NDArray[np.int64]
 
 
-def forward(network: IntegerNetwork, images: ArrayLike, batch_size: int = 256) -> Activations:
+def forward(network: IntegerNetwork, images: ArrayLike, batch_size: int | None = None) -> Activations:
     """Compute every count and every logit of the integer network.
 
     Parameters
     ----------
     network : IntegerNetwork
     images : (N, ...) array of integers
-        Within the input's range (after `encode`, where the quantizer gave up bits of input).
-    batch_size : int
-        Samples computed at a time; it bounds the memory and changes no result.
+        Within the input's range; `Input.encode` is applied to them.
+    batch_size : int, optional
+        Samples computed at a time; by default as many as memory allows, see `lava_casc.reference.batch`.
 
     Raises
     ------
     DataError, RangeError
         The images do not fit the network's input.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     images = network.input.encode(images)
-    batches = [_forward(network, images[i : i + batch_size]) for i in range(0, max(1, len(images)), batch_size)]
-    counts = {layer.name: np.concatenate([found[layer.name] for found in batches]) for layer in network.spiking}
-    logits = np.concatenate([found[network.readout.name] for found in batches])
+    parts = [_forward(network, images[part]) for part in batches(network, len(images), batch_size, most=256)]
+    counts = {layer.name: np.concatenate([found[layer.name] for found in parts]) for layer in network.spiking}
+    logits = np.concatenate([found[network.readout.name] for found in parts])
     return Activations(counts, logits.reshape(len(images), math.prod(logits.shape[1:])))
 
 

@@ -15,6 +15,7 @@ from lava_casc.linear import apply, effective_weight, exact_dtype, max_pool
 from lava_casc.network import Input, IntegerNetwork, MaxPool, Neurons, Readout, Synapse, per_neuron
 from lava_casc.ranges import ranges
 from lava_casc.record import SpikeRecord
+from lava_casc.reference.batch import batches
 from lava_casc.reference.neuron import cif_step
 from lava_casc.schedule import WakeSleepSchedule
 
@@ -25,7 +26,7 @@ def simulate(
     schedule: WakeSleepSchedule | None = None,
     *,
     record: Iterable[str] = ("counts",),
-    batch_size: int = 64,
+    batch_size: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> SpikeRecord:
     """Run a network as spikes, step by step, and report for every sample whether it ended in proven silence.
@@ -42,8 +43,8 @@ def simulate(
         By default ``network.schedule()``: unary, with sleep enough for the proven bound.
     record : iterable of {"counts", "messages", "spikes", "potentials", "synops"}
         What to keep beside logits and certificates; `spikes` and `potentials` take memory.
-    batch_size : int
-        Samples simulated together.
+    batch_size : int, optional
+        Samples simulated together; by default as many as memory allows, see `lava_casc.reference.batch`.
     progress : callable, optional
         Called with the number of samples finished so far.
 
@@ -56,15 +57,13 @@ def simulate(
     unknown = wanted - {"counts", "messages", "spikes", "potentials", "synops"}
     if unknown:
         raise ValueError(f"record knows counts, messages, spikes, potentials and synops, not {sorted(unknown)[0]!r}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     images = network.input.encode(images)
     runner = _Runner(network, schedule, wanted)
     parts = []
-    for start in range(0, max(1, len(images)), batch_size):
-        parts.append(runner.run(images[start : start + batch_size]))
+    for part in batches(network, len(images), batch_size, most=64):
+        parts.append(runner.run(images[part]))
         if progress is not None:
-            progress(min(start + batch_size, len(images)))
+            progress(min(part.stop, len(images)))
     return _join(parts)
 
 
