@@ -10,6 +10,7 @@ Contract of a rewrite in this file:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -97,10 +98,44 @@ def fold(graph: Graph, *, check: int = 2) -> FloatNetwork:
     UnsupportedModelError
         An operation stands where it cannot be folded; names its path.
     """
-    network = _Folder(graph).fold()
+    network = _Folder(averages_into_linear(graph)).fold()
     if check:
         _check(network, graph, check)
     return network
+
+
+def averages_into_linear(graph: Graph) -> Graph:
+    """Return the graph in which a Linear behind an adaptive average and a Flatten does the averaging itself.
+
+    Its weights become ``W @ P``, with P the average's matrix, which is never made: each row of the product is the
+    gradient of the average with a row of W. Windows of any size and overlap fold this way, VGG's 7x7 ones on images of
+    any size among them.
+    """
+    by_name = {op.name: op for op in graph.operations}
+    readers = Counter(name for op in graph.operations for name in op.inputs)
+    changed: dict[str, Operation] = {}
+    for linear in graph.operations:
+        flatten = by_name[linear.inputs[0]] if linear.kind == "Linear" else None
+        pool = by_name[flatten.inputs[0]] if flatten is not None and flatten.kind == "Flatten" else None
+        if flatten is None or pool is None or pool.kind != "AdaptiveAvgPool2d":
+            continue
+        if readers[flatten.name] == readers[pool.name] == 1:
+            x = torch.zeros(1, *_shape_of(graph, pool.inputs[0]), dtype=torch.float64)
+            weight = linear.tensors["weight"].double()
+            with torch.enable_grad():
+                x = x.expand(len(weight), *x.shape[1:]).clone().requires_grad_()
+                y = F.adaptive_avg_pool2d(x, pool.arguments["output_size"])
+                (rows,) = torch.autograd.grad(y, x, weight.reshape(y.shape))
+            changed[linear.name] = replace(linear, tensors={**linear.tensors, "weight": rows.flatten(1)})
+            changed[flatten.name] = replace(flatten, inputs=pool.inputs)
+            by_name.pop(pool.name)
+    return replace(graph, operations=tuple(changed.get(op.name, op) for op in graph.operations if op.name in by_name))
+
+
+def _shape_of(graph: Graph, name: str) -> Shape:
+    """Return the shape of a value of the graph, without the batch."""
+    with torch.no_grad():
+        return tuple(GraphModel(graph).eval().values(torch.zeros(1, *graph.input_shape))[name].shape[1:])
 
 
 def evaluate(network: FloatNetwork, x: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,5 +1,7 @@
 """One test a rewrite: a tiny network before == after in float64, and the layers that it must become."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 
 from lava_casc.errors import UnsupportedModelError
 from lava_casc.frontend import CQReLU, GraphModel, InputSpec, Normalize, fold, quantize, trace
-from lava_casc.frontend.fold import FloatNeurons, activate, received
+from lava_casc.frontend.fold import FloatNeurons, activate, evaluate, received
 from lava_casc.hardware import read_hardware
 from lava_casc.linear import max_pool
 from lava_casc.network import Conv, Dense, MaxPool
@@ -370,3 +372,37 @@ def test_fold_checks_itself(monkeypatch):
     with pytest.raises(AssertionError, match="^0: folding changed the function"):
         fold(graph)
     assert fold(graph, check=0).layers
+
+
+@pytest.mark.parametrize(
+    ("size", "output"), [((7, 6), (7, 7)), ((2, 3), (7, 7)), ((5, 7), (3, 2)), ((8, 4), 2), ((6, 5), (None, 3))]
+)
+def test_an_average_before_flatten_and_linear_needs_no_matrix_of_its_own(size, output, monkeypatch):
+    monkeypatch.setattr(sys.modules["lava_casc.frontend.fold"], "DENSE_LIMIT", 0)
+    torch.manual_seed(0)
+    pool = nn.AdaptiveAvgPool2d(output)
+    features = pool(torch.zeros(1, 3, *size)).numel()
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), CQReLU(4), pool, nn.Dropout(), nn.Flatten(), nn.Linear(features, 5))
+    folded = fold(trace(model, (2, *size)))
+    assert [layer.name for layer in folded.layers] == ["0", "5"]
+    x = torch.rand(4, 2, *size, dtype=torch.float64)
+    expected = model.double().eval()(x)
+    assert torch.allclose(evaluate(folded, x)["5"], expected, rtol=0, atol=1e-12)
+
+
+def test_an_average_that_something_else_reads_stays():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act, self.pool = nn.Conv2d(1, 2, 1), CQReLU(4), nn.AdaptiveAvgPool2d((2, 3))
+            self.a, self.b = nn.Linear(12, 3), nn.Linear(12, 3)
+
+        def forward(self, x):
+            x = self.pool(self.act(self.conv(x)))
+            return self.a(torch.flatten(x, 1)) + self.b(torch.flatten(x, 1))
+
+    torch.manual_seed(0)
+    model = Twice().double().eval()
+    x = torch.rand(3, 1, 5, 4, dtype=torch.float64)
+    folded = fold(trace(model, (1, 5, 4)))
+    assert torch.allclose(evaluate(folded, x)[folded.layers[-1].name], model(x), rtol=0, atol=1e-12)
