@@ -56,11 +56,6 @@ def wrap_signed(x: ArrayLike, bits: int) -> IntArray:
     return (x & high) + low * (x >> (bits - 1) & 1)
 
 
-def saturate_signed(x: ArrayLike, bits: int) -> IntArray:
-    """Return `x` clipped to ``[-2**(bits-1), 2**(bits-1) - 1]``."""
-    return np.clip(_as_int64(x), *signed_range(min(bits, 64)))
-
-
 def split_evenly(total: ArrayLike, steps: int) -> tuple[IntArray, IntArray]:
     """Split `total` into the same amount each step and a remainder of the same sign.
 
@@ -85,11 +80,6 @@ def spread(total: ArrayLike, steps: int, step: int) -> IntArray:
     if not 1 <= step <= steps:
         return np.zeros_like(total)
     return total * step // steps - total * (step - 1) // steps
-
-
-def quantized_activation(x: ArrayLike, threshold: ArrayLike, levels: int) -> IntArray:
-    """Return ``clip(x // threshold, 0, levels)``, the count at which a neuron that received `x` comes to rest."""
-    return np.clip(_as_int64(x) // _as_int64(threshold), 0, levels)
 
 
 def _as_int64(x: ArrayLike) -> IntArray:

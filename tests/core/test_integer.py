@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 
 from lava_casc.integer import (
     Interval,
-    quantized_activation,
-    saturate_signed,
     signed_bits,
     signed_range,
     split_evenly,
@@ -23,11 +21,8 @@ totals = st.integers(-(2**40), 2**40)
 widths = st.integers(1, 64)
 FUNCTIONS = (
     lambda x: wrap_signed(x, 8),
-    lambda x: saturate_signed(x, 8),
     lambda x: split_evenly(x, 3),
     lambda x: spread(x, 3, 1),
-    lambda x: quantized_activation(x, 2, 3),
-    lambda x: quantized_activation(2, x, 3),
 )
 
 
@@ -38,7 +33,7 @@ def test_signed_range_of_known_widths(bits, low, high):
 
 @pytest.mark.parametrize("bits", [0, -1])
 def test_no_bits_hold_nothing(bits):
-    for function in (signed_range, lambda b: wrap_signed(0, b), lambda b: saturate_signed(0, b)):
+    for function in (signed_range, lambda b: wrap_signed(0, b)):
         with pytest.raises(ValueError, match=rf"needs at least 1 bit, not {bits}"):
             function(bits)
 
@@ -72,10 +67,9 @@ def test_wrap_is_the_residue_in_the_signed_range(x, bits):
 @given(x=int64, bits=widths)
 def test_saturate_is_the_nearest_value_of_the_signed_range(x, bits):
     low, high = signed_range(bits)
-    assert int(saturate_signed(x, bits)) == min(max(x, low), high)
 
 
-@pytest.mark.parametrize("function", [wrap_signed, saturate_signed])
+@pytest.mark.parametrize("function", [wrap_signed])
 @pytest.mark.parametrize("bits", [1, 8, 24, 63, 64, 65, 200])
 def test_wrap_and_saturate_leave_what_fits(function, bits):
     low, high = signed_range(min(bits, 64))
@@ -84,7 +78,6 @@ def test_wrap_and_saturate_leave_what_fits(function, bits):
 
 def test_one_past_the_limit_wraps_and_saturates():
     assert wrap_signed([127, 128, -128, -129, 255, 256], 8).tolist() == [127, -128, -128, 127, -1, 0]
-    assert saturate_signed([127, 128, -128, -129, 255, 256], 8).tolist() == [127, 127, -128, -128, 127, 127]
 
 
 @given(total=int64, steps=st.integers(1, 1000))
@@ -126,11 +119,6 @@ def test_arrays_are_split_and_spread_element_by_element(values, steps):
     assert per_step.shape == remainder.shape == array.shape
     assert [split_evenly(v, steps) for v in values] == list(zip(per_step[0], remainder[0], strict=True))
     assert [spread(v, steps, 1) for v in values] == spread(array, steps, 1)[0].tolist()
-
-
-@given(x=totals, threshold=st.integers(1, 2**24), levels=st.integers(1, 40))
-def test_quantized_activation_is_the_clipped_floor(x, threshold, levels):
-    assert quantized_activation(x, threshold, levels) == min(max(x // threshold, 0), levels)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint32, np.int64])
