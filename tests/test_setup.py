@@ -129,7 +129,7 @@ class Project:
         os.utime(self.folder / name, (stamp, stamp))
 
 
-LOCKED = "--require-hashes --only-binary :all: -r requirements.lock"
+LOCKED = "--require-hashes --no-deps --only-binary :all: -r requirements.lock"
 EDITABLE = "--no-build-isolation --no-deps -e ."
 
 
