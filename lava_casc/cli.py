@@ -203,7 +203,7 @@ def run(
     file = read_file(network)
     integer = file.network
     pictures, labels = _load_images(data, data_dir, download, images, samples)
-    integer.input.encode(pictures)  # a wrong shape or range is said before anything runs
+    integer.encode(pictures)  # a wrong shape or range is said before anything runs
     schedule = _schedule(integer, file.schedule, mode, wake_steps, sleep_steps)
     with console.progress(f"{engine} {schedule.mode}", len(pictures)) as bar:
         record = _run(integer, pictures, schedule, engine, precision, not fixed_period, (), bar)
@@ -382,7 +382,7 @@ def _print_conversion(summary: dict[str, Any]) -> None:
         console.out.print(
             f"verified on {checked['samples']} {checked['source']} images: {checked['certified']} certified silent "
             f"by step {checked['last_spike']}, all counts and logits of these equal to the integer network; "
-            f"{checked['same_class']} of {checked['samples']} classes as in float, "
+            f"{_same_class(checked)}"
             f"logits off by {checked['logit_error']:.2%}"
         )
     console.out.print(
@@ -390,6 +390,11 @@ def _print_conversion(summary: dict[str, Any]) -> None:
         f"silent after step {schedule['silence_bound']} at the latest"
     )
     console.out.print(f"wrote {summary['file']} ({summary['bytes']:,} bytes)")
+
+
+def _same_class(checked: dict[str, Any]) -> str:
+    same = checked["same_class"]
+    return "" if same is None else f"{same} of {checked['samples']} classes as in float, "
 
 
 def _print_run(result: dict[str, Any]) -> None:

@@ -6,6 +6,10 @@ A network is a graph of layers in topological order. Each layer holds integers o
     y = clip(X // threshold, 0, levels)                               `Neurons`
     y = max over a window of y_source                                 `MaxPool`
     logits = X                                                        `Readout`
+    y = y_source at the end of the phase before                       `Memory`
+
+A network with a `Memory` is recurrent: a sample is a sequence, each element of it one phase, in which the graph has no
+cycle. Its logits are the sums of the phases' X.
 
 Shapes are ``(C, H, W)`` for images and ``(N,)`` for flat layers. Arrays are read-only; a changed network is a new one
 (`dataclasses.replace`). A network validates itself when it is made.
@@ -134,7 +138,19 @@ Synapse = Conv | Dense
 
 
 @dataclass(frozen=True, eq=False)
-class Input(_Frozen):
+class _Entry(_Frozen):
+    """A layer that injects into the network, and is not computed by it."""
+
+    name: str
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """No layer comes before it."""
+        return ()
+
+
+@dataclass(frozen=True, eq=False)
+class Input(_Entry):
     """Where images enter, as integers ``low <= x <= high`` that mean ``real = scale * x``.
 
     Attributes
@@ -149,7 +165,6 @@ class Input(_Frozen):
         ``2**shift``.
     """
 
-    name: str
     shape: Shape
     low: int
     high: int
@@ -167,9 +182,9 @@ class Input(_Frozen):
             raise InvalidNetworkError(f"{self.name}: shift ({self.shift}) must not be negative")
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        """No layer comes before the input."""
-        return ()
+    def sample_shape(self) -> Shape:
+        """The shape of an image."""
+        return self.shape
 
     @property
     def reach(self) -> Pair:
@@ -189,12 +204,7 @@ class Input(_Frozen):
         DataError, RangeError
             The images have another type, shape or range.
         """
-        array = np.asarray(images)
-        if array.dtype.kind not in "iu":
-            raise DataError(
-                f"{self.name}: images must hold integers, not {array.dtype}. "
-                f"Scale them to [{self.low}, {self.high}] and round."
-            )
+        array = _integers(self.name, images, "images", f"Scale them to [{self.low}, {self.high}] and round.")
         if array.shape[1:] != self.shape:
             raise DataError(
                 f"{self.name}: images of shape {array.shape[1:]} do not fit the network's input {self.shape}."
@@ -207,8 +217,106 @@ class Input(_Frozen):
             )
         return self._shifted(array.astype(np.int64))
 
+    def injected(self, encoded: IntArray) -> IntArray:
+        """Return what enters the network in all, (N, ...) of `shape`, for what `encode` returned."""
+        return encoded
+
     def _shifted(self, x: Any) -> Any:
         return x if self.shift == 0 else (x + (1 << (self.shift - 1))) >> self.shift
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens(_Entry):
+    """Where words enter: a sample's integer is an index, and one unit is injected at that place of (vocabulary,).
+
+    An embedding is then nothing but the weights of the first synapses.
+
+    Attributes
+    ----------
+    name : str
+    vocabulary : int
+        Tokens are ``0 .. vocabulary - 1``.
+    """
+
+    vocabulary: int
+
+    def __post_init__(self) -> None:
+        _check_whole(self.name, "vocabulary", self.vocabulary)
+        if self.vocabulary < 1:
+            raise InvalidNetworkError(f"{self.name}: vocabulary ({self.vocabulary}) must be at least 1")
+
+    low, shift, scale = 0, 0, 1.0
+
+    @property
+    def high(self) -> int:
+        """The greatest token."""
+        return self.vocabulary - 1
+
+    @property
+    def shape(self) -> Shape:
+        """One place for each token."""
+        return (self.vocabulary,)
+
+    @property
+    def sample_shape(self) -> Shape:
+        """A single integer."""
+        return ()
+
+    @property
+    def reach(self) -> Pair:
+        """Nothing, or one unit."""
+        return 0, 1
+
+    def encode(self, tokens: ArrayLike) -> IntArray:
+        """Return tokens (N,) as they are, checked.
+
+        Raises
+        ------
+        DataError, RangeError
+            They have another type or shape, or are not in the vocabulary.
+        """
+        array = _integers(self.name, tokens, "tokens", "Give the words' indices.")
+        if array.ndim != 1:
+            raise DataError(f"{self.name}: tokens of shape {array.shape[1:]} a sample. Give a single integer.")
+        low, high = int(array.min(initial=0)), int(array.max(initial=0))
+        if low < 0 or high > self.high:
+            raise RangeError(f"{self.name}: tokens span [{low}, {high}], outside the vocabulary [0, {self.high}].")
+        return array.astype(np.int64)
+
+    def injected(self, encoded: IntArray) -> IntArray:
+        """Return the tokens one-hot, (N, vocabulary)."""
+        return (encoded[:, None] == np.arange(self.vocabulary)).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Memory(_Entry):
+    """What a layer had counted at the end of the phase before, 0 in the first phase: how a network is recurrent.
+
+    It is injected like an image, over the wake.
+
+    Attributes
+    ----------
+    name : str
+    source : str
+        The neurons, further down, whose counts are remembered. They are none of the `sources`, which are of one phase.
+    shape : tuple of int
+        That of the source.
+    levels : int
+        Those of the source.
+    """
+
+    source: str
+    shape: Shape
+    levels: int
+
+    def __post_init__(self) -> None:
+        _check_shape(self.name, self.shape)
+        _check_whole(self.name, "levels", self.levels)
+
+    @property
+    def reach(self) -> Pair:
+        """Counts."""
+        return 0, self.levels
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,12 +429,12 @@ class MaxPool(_Frozen):
         )
 
 
-Layer = Input | Neurons | MaxPool | Readout
+Layer = Input | Tokens | Memory | Neurons | MaxPool | Readout
 
 
 @dataclass(frozen=True, eq=False)
 class IntegerNetwork(_Frozen):
-    """A graph of integer layers, in topological order: one `Input` first, one `Readout` last.
+    """A graph of integer layers, in topological order: the `Input` (or `Tokens`), any `Memory`, ..., the `Readout`s.
 
     Raises
     ------
@@ -339,28 +447,44 @@ class IntegerNetwork(_Frozen):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
-        if len(self.layers) < 2 or not isinstance(self.layers[0], Input) or not isinstance(self.layers[-1], Readout):
-            raise InvalidNetworkError("a network starts with its Input and ends with its Readout")
-        shapes: dict[str, Shape] = {self.layers[0].name: self.layers[0].shape}
-        for layer in self.layers[1:]:
-            if isinstance(layer, Input) or (isinstance(layer, Readout) and layer is not self.layers[-1]):
-                raise InvalidNetworkError(f"{layer.name}: a network has one Input and one Readout")
+        if len(self.layers) < 2 or not isinstance(self.layers[0], Input | Tokens) or not self.readouts:
+            raise InvalidNetworkError("a network starts with its Input and ends with its Readouts")
+        shapes: dict[str, Shape] = {}
+        for i, layer in enumerate(self.layers):
+            if isinstance(layer, Input | Tokens) != (i == 0) or (isinstance(layer, Memory) and i > len(self.memories)):
+                raise InvalidNetworkError(f"{layer.name}: a network has one Input, and Memories right behind it alone")
+            if isinstance(layer, Readout) and i < len(self.layers) - len(self.readouts):
+                raise InvalidNetworkError(f"{layer.name}: Readouts come last")
             if layer.name in shapes:
                 raise InvalidNetworkError(f"{layer.name}: the name stands twice")
             for source in layer.sources:
-                if source not in shapes:
+                if source not in shapes or isinstance(self._by_name[source], Readout):
                     raise InvalidNetworkError(f"{layer.name}: its source {source} does not come before it")
+            if isinstance(layer, MaxPool) and isinstance(self._by_name[layer.source], _Entry):
+                raise InvalidNetworkError(f"{layer.name}: {layer.source} cannot be max-pooled, only spiking layers can")
             shapes[layer.name] = _layer_shape(layer, shapes)
         object.__setattr__(self, "shapes", shapes)
+        self._check_memories()
         self._check_sums()
-        unread = set(shapes) - {source for layer in self.layers for source in layer.sources} - {self.layers[-1].name}
+        read = {source for layer in self.layers for source in layer.sources} | {m.source for m in self.memories}
+        unread = set(shapes) - read - {readout.name for readout in self.readouts}
         if unread:
             raise InvalidNetworkError(f"{sorted(unread)[0]}: nothing reads this layer")
 
+    def _check_memories(self) -> None:
+        for memory in self.memories:
+            source = self._by_name.get(memory.source)
+            if not isinstance(source, Neurons):
+                raise InvalidNetworkError(f"{memory.name}: there are no neurons {memory.source} to remember")
+            if (self.shapes[source.name], source.levels) != (memory.shape, memory.levels):
+                raise InvalidNetworkError(
+                    f"{memory.name}: remembers {memory.levels} levels of shape {memory.shape}, but {source.name} has "
+                    f"{source.levels} of shape {self.shapes[source.name]}"
+                )
+
     def _check_sums(self) -> None:
         """Refuse a layer whose sums float64 might round: every engine relies on their being exact."""
-        low, high = self.input.reach
-        peaks = {self.input.name: max(int(high), -int(low))} | self.peaks
+        peaks = {layer.name: max(int(layer.reach[1]), -int(layer.reach[0])) for layer in self.entries} | self.peaks
         for layer in self.computed:
             if isinstance(layer, MaxPool):
                 continue
@@ -388,19 +512,76 @@ class IntegerNetwork(_Frozen):
         return {layer.name: layer for layer in self.layers}
 
     @property
-    def input(self) -> Input:
+    def input(self) -> Input | Tokens:
         """The first layer."""
         return self.layers[0]  # type: ignore[return-value]
 
-    @property
-    def computed(self) -> tuple[Neurons | MaxPool | Readout, ...]:
-        """Every layer but the input, in topological order."""
-        return self.layers[1:]  # type: ignore[return-value]
+    @cached_property
+    def memories(self) -> tuple[Memory, ...]:
+        """What is remembered from phase to phase; nothing in a network without recurrence."""
+        return tuple(layer for layer in self.layers if isinstance(layer, Memory))
 
     @property
-    def readout(self) -> Readout:
-        """The last layer."""
-        return self.layers[-1]  # type: ignore[return-value]
+    def entries(self) -> tuple[Input | Tokens | Memory, ...]:
+        """The layers that inject: the input and the memories."""
+        return (self.input, *self.memories)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether a sample is a sequence, which runs in phases."""
+        return bool(self.memories)
+
+    @property
+    def computed(self) -> tuple[Neurons | MaxPool | Readout, ...]:
+        """Every layer that does not inject, in topological order."""
+        return self.layers[len(self.entries) :]  # type: ignore[return-value]
+
+    @cached_property
+    def readouts(self) -> tuple[Readout, ...]:
+        """The last layers: one for each output of the model, in its order."""
+        return tuple(layer for layer in self.layers if isinstance(layer, Readout))
+
+    def encode(self, samples: ArrayLike) -> IntArray:
+        """Return what the network computes with for samples (N, ...); (N, P, ...) of P phases for a recurrent one.
+
+        Raises
+        ------
+        DataError, RangeError
+            The samples have another type, shape or range than the input says.
+        """
+        if not self.is_recurrent:
+            return self.input.encode(samples)
+        array = np.asarray(samples)
+        if array.ndim != 2 + len(self.input.sample_shape) or not array.shape[1]:
+            raise DataError(
+                f"{self.input.name}: sequences of shape {array.shape[1:]} do not fit a recurrent network. "
+                f"Give (phases, *{self.input.sample_shape}), one phase at least."
+            )
+        return self.input.encode(array.reshape(-1, *array.shape[2:])).reshape(array.shape)
+
+    def outputs(self, logits: NDArray, phases: int = 1) -> dict[str, NDArray[np.float64]]:
+        """Return the model's outputs in real numbers: ``scale * X / phases``, by readout.
+
+        Parameters
+        ----------
+        logits : (N, K) array
+            The readouts' X, flattened, one readout behind the other.
+        phases : int
+            How many phases were summed up; the model takes the mean.
+
+        Returns
+        -------
+        dict of str to (N, ...) ndarray of float64
+        """
+        found, start = {}, 0
+        for readout in self.readouts:
+            shape = self.shapes[readout.name]
+            stop = start + int(np.prod(shape))
+            found[readout.name] = logits[:, start:stop].reshape(len(logits), *shape) * (readout.scale / phases)
+            start = stop
+        if logits.shape[1] != start:
+            raise DataError(f"{logits.shape[1]} logits do not fit readouts of {start} in all.")
+        return found
 
     @cached_property
     def spiking(self) -> tuple[Neurons | MaxPool, ...]:
@@ -414,8 +595,8 @@ class IntegerNetwork(_Frozen):
 
     @cached_property
     def distances(self) -> dict[str, Pair]:
-        """The shortest and the longest path from the input to each layer, in synapses (pooling counts as one)."""
-        found: dict[str, Pair] = {self.input.name: (0, 0)}
+        """The shortest and the longest path from an entry to each layer, in synapses (pooling counts as one)."""
+        found: dict[str, Pair] = {layer.name: (0, 0) for layer in self.entries}
         for layer in self.computed:
             before = [found[source] for source in layer.sources]
             found[layer.name] = 1 + min(short for short, _ in before), 1 + max(long for _, long in before)
@@ -454,7 +635,7 @@ class IntegerNetwork(_Frozen):
         them in a step; a pool relays. With ``c`` the step in which the last input of a layer can arrive, its last
         spike comes no later than ``max(c, release) + ceil(levels / max_burst) - 1``.
         """
-        last = {self.input.name: schedule.wake_steps}
+        last = {layer.name: schedule.wake_steps for layer in self.entries}
         timing = self.timing(schedule)
         for layer in self.computed:
             complete = max(1 + last[source] for source in layer.sources)
@@ -510,11 +691,11 @@ def per_neuron(values: NDArray, shape: Shape) -> NDArray:
 
 
 def _layer_shape(layer: Layer, shapes: dict[str, Shape]) -> Shape:
+    if isinstance(layer, _Entry):
+        return layer.shape
     if isinstance(layer, MaxPool):
-        if layer.source == next(iter(shapes)):
-            raise InvalidNetworkError(f"{layer.name}: the input cannot be max-pooled, only counts can")
         return layer.output_shape(shapes[layer.source])
-    found = {synapse.output_shape(shapes[synapse.source]) for synapse in layer.synapses}  # type: ignore[union-attr]
+    found = {synapse.output_shape(shapes[synapse.source]) for synapse in layer.synapses}
     if len(found) > 1:
         raise InvalidNetworkError(f"{layer.name}: its synapses have different shapes: {sorted(found)}")
     (shape,) = found
@@ -530,6 +711,13 @@ def _layer_shape(layer: Layer, shapes: dict[str, Shape]) -> Shape:
 def _check_shape(name: str, shape: Shape) -> None:
     if len(shape) not in (1, 3) or min(shape) < 1:
         raise InvalidNetworkError(f"{name}: a shape is (C, H, W) or (N,), not {shape}")
+
+
+def _integers(name: str, values: ArrayLike, what: str, remedy: str) -> NDArray:
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise DataError(f"{name}: {what} must hold integers, not {array.dtype}. {remedy}")
+    return array
 
 
 def _check_whole(name: str, what: str, value: object) -> None:

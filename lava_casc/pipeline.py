@@ -95,9 +95,9 @@ class Verification:
         The greatest step in which any neuron emitted a spike.
     errors : tuple of LayerError
     logit_error : float
-        Root mean square of the logits' error, relative to the float logits'.
-    same_class : int
-        Samples for which float and integer network name the same class.
+        Root mean square of the logits' error, relative to the float logits'; that of the worst output.
+    same_class : int, optional
+        Samples for which float and integer network name the same class; None where the outputs are no vector of logits.
     """
 
     samples: int
@@ -106,7 +106,7 @@ class Verification:
     last_spike: int
     errors: tuple[LayerError, ...]
     logit_error: float
-    same_class: int
+    same_class: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,16 +248,20 @@ def verify(
         for layer in folded.layers
         if isinstance(layer, FloatNeurons)
     )
-    logits, integer = real[network.readout.name].numpy(), truth.logits * network.readout.scale
-    power = float((logits**2).mean())
+    phases = images.shape[1] if network.is_recurrent else 1
+    outputs = [
+        (real[name].numpy().reshape(len(images), -1), found.reshape(len(images), -1))
+        for name, found in network.outputs(truth.logits, phases).items()
+    ]
+    same = sum(int((found.argmax(1) == wanted.argmax(1)).sum()) for wanted, found in outputs)
     return Verification(
         len(images),
         source,
         int(sure.sum()),
         int(record.last_spike.max(initial=0)),
         errors,
-        float(np.sqrt(((integer - logits) ** 2).mean() / power)) if power else 0.0,
-        int((integer.argmax(1) == logits.argmax(1)).sum()),
+        max(_relative(found - wanted, wanted) for wanted, found in outputs),
+        same if len(network.shapes[network.readouts[0].name]) == len(network.readouts) == 1 else None,
     )
 
 
@@ -337,6 +341,11 @@ def _images(checkpoint: Checkpoint, samples: int) -> tuple[NDArray[np.int64], st
     if checkpoint.examples is not None and len(checkpoint.examples):
         return checkpoint.examples[:samples].astype(np.int64), "examples"
     return np.random.default_rng(0).integers(spec.low, spec.high + 1, (samples, *spec.shape)), "random"
+
+
+def _relative(error: NDArray, values: NDArray) -> float:
+    power = float((values**2).mean())
+    return float(np.sqrt((error**2).mean() / power)) if power else 0.0
 
 
 def _error(layer: FloatNeurons, activation: NDArray, counts: NDArray) -> LayerError:

@@ -21,7 +21,18 @@ import torch
 from lava_casc.errors import exceeds
 from lava_casc.integer import Interval, signed_range
 from lava_casc.linear import apply
-from lava_casc.network import Input, IntegerNetwork, MaxPool, Neurons, Readout, Shape, Synapse, per_neuron
+from lava_casc.network import (
+    Input,
+    IntegerNetwork,
+    MaxPool,
+    Memory,
+    Neurons,
+    Readout,
+    Shape,
+    Synapse,
+    Tokens,
+    per_neuron,
+)
 
 if TYPE_CHECKING:  # the simulator proves its ranges too, and needs no pydantic
     from lava_casc.hardware import Hardware
@@ -69,9 +80,9 @@ def ranges(network: IntegerNetwork) -> dict[str, LayerRange]:
     }
 
 
-def source_of(network: IntegerNetwork, layer: Input | Neurons | MaxPool) -> Source:
+def source_of(network: IntegerNetwork, layer: Input | Tokens | Memory | Neurons | MaxPool) -> Source:
     """Return what a layer of a network can send."""
-    low, high = layer.reach if isinstance(layer, Input) else (0, network.peaks[layer.name])
+    low, high = layer.reach if isinstance(layer, Input | Tokens | Memory) else (0, network.peaks[layer.name])
     return Source(network.shapes[layer.name], low, high)
 
 
@@ -115,7 +126,7 @@ def check_ranges(network: IntegerNetwork, hardware: Hardware) -> dict[str, Layer
     for layer in network:
         if isinstance(layer, MaxPool):
             continue
-        if isinstance(layer, Input):
+        if isinstance(layer, Input | Tokens | Memory):
             low_reach, high_reach = layer.reach
             _check_message(layer.name, max(high_reach, -low_reach - 1), hardware)
             continue

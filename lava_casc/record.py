@@ -37,6 +37,10 @@ class SpikeRecord:
         The potential of each recorded neuron after each step.
     synops : dict of str to (N,) ndarray of int64, optional
         Synaptic operations that each layer's messages caused: messages times real fan-out.
+    phases_certified : (N, P) ndarray of bool, optional
+        The same for every phase of a sequence, by a recurrent network; a sequence is certified if all of them are. Its
+        logits are the sums over the phases, its last spike is the latest within any phase, and everything that is kept
+        by layer has an axis of P phases behind that of the samples.
     steps : int
         Steps that the engine ran for all samples together, 0 where it does not say.
     seconds : float
@@ -53,6 +57,7 @@ class SpikeRecord:
     counts: dict[str, NDArray] = field(default_factory=dict)
     potentials: dict[str, NDArray] = field(default_factory=dict)
     synops: dict[str, IntArray] = field(default_factory=dict)
+    phases_certified: NDArray[np.bool_] | None = None
     steps: int = 0
     seconds: float = 0.0
 

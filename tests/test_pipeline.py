@@ -236,7 +236,7 @@ def test_layer_errors_are_the_difference_in_levels():
         assert error.changed == pytest.approx((difference > 0).mean())
         assert error.mean_change == pytest.approx(difference.mean())
         assert error.changed > 0
-    logits = forward(conversion.network, images(16)).logits * conversion.network.readout.scale
+    logits = forward(conversion.network, images(16)).logits * conversion.network.readouts[0].scale
     wanted = truth["7"].numpy()
     error = np.sqrt(((logits - wanted) ** 2).mean() / (wanted**2).mean())
     assert conversion.verification.logit_error == pytest.approx(error)

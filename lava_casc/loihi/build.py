@@ -100,7 +100,7 @@ def build(
     builder = _Builder(network, images, schedule, floating, until_silent, {"state_bits": state_bits, "strict": strict})
     for layer in network.spiking:
         builder.add(layer)
-    builder.connect(network.readout, builder.circuit.readout.a_in)
+    builder.connect(network.readouts[0], builder.circuit.readout.a_in)
     for name in tapped:
         builder.tap(name, tap_spikes)
     return builder.circuit
@@ -205,7 +205,7 @@ class _Builder:
         )
 
     def _readout(self, until_silent: bool) -> Readout:
-        layer = self.network.readout
+        layer = self.network.readouts[0]
         readout = Readout(
             shape=lava_shape(self.network.shapes[layer.name]),
             bias=lava_values(layer.bias),

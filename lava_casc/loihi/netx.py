@@ -117,7 +117,7 @@ def input_steps(
         The images do not fit the network's input.
     """
     schedule = network.schedule() if schedule is None else schedule
-    encoded = network.input.encode(images)
+    encoded = network.encode(images)
     first = getattr(network.layers[1], "synapses", (None,))[0]
     values = encoded.reshape(len(encoded), -1) if isinstance(first, Dense) else lava_images(encoded)
     shares = [spread(values, schedule.wake_steps, step) for step in range(1, schedule.period + 1)]

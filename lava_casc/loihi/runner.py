@@ -93,7 +93,7 @@ def run(
     if wanted - set(RECORDS):
         raise ValueError(f"record knows counts, messages and spikes, not {sorted(wanted - set(RECORDS))[0]!r}")
     schedule = network.schedule() if schedule is None else schedule
-    images = network.input.encode(images)
+    images = network.encode(images)
     hardware = read_hardware() if hardware is None else hardware
     if hardware.state_bits > LAVA_BITS:
         hardware = hardware.model_copy(update={"state_bits": LAVA_BITS})
@@ -254,14 +254,14 @@ def _record(
     seconds: float,
 ) -> SpikeRecord:
     fixed = precision == "fixed"
-    shape = network.shapes[network.readout.name]
+    shape = network.shapes[network.readouts[0].name]
     size = int(np.prod(shape))
     results = np.array(host.results).reshape(-1, size + TRAILER)
     logits = torch_images(results[:, :size], shape).reshape(len(results), size)
     # Silence proves the integers' answer only where the arithmetic was exact.
     certified = (results[:, size] != 0) & (fixed or exact_in_floating_point(network))
     last_spike = results[:, size + 1].astype(np.int64)
-    kept: dict[str, dict[str, NDArray]] = {kind: {} for kind in RECORDS}
+    kept: dict[str, Any] = {kind: {} for kind in RECORDS}
     for name, records in host.taps.items():
         shape, period = network.shapes[name], schedule.period
         size = int(np.prod(shape))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lava_casc.network import Input, IntegerNetwork, Layer, MaxPool, Synapse
+from lava_casc.errors import NetworkFileError
+from lava_casc.network import Input, IntegerNetwork, Layer, MaxPool, Memory, Synapse, Tokens
 from lava_casc.netx import parts
 from lava_casc.netx.section import Section
 from lava_casc.netx.sequential import Chain
@@ -36,6 +37,8 @@ def decode(content: Content) -> Chain:
 
 def _encode_layer(network: IntegerNetwork, layer: Layer, index: dict[str, int]) -> Content:
     shape = network.shapes[layer.name]
+    if isinstance(layer, Tokens | Memory):
+        raise NetworkFileError(f"{layer.name}: format version 1 knows no {type(layer).__name__}")
     if isinstance(layer, Input):
         return parts.encode_input(layer)
     if isinstance(layer, MaxPool):

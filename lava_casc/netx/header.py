@@ -6,7 +6,7 @@ import numpy as np
 
 from lava_casc import __version__
 from lava_casc.errors import NetworkFileError
-from lava_casc.network import Input
+from lava_casc.network import Input, Tokens
 from lava_casc.netx.parts import integers, under
 from lava_casc.netx.section import Section
 from lava_casc.netx.storage import REMEDY, Content
@@ -21,7 +21,7 @@ _SCHEDULE = ("wake_steps", "sleep_steps", "max_burst", "released")
 OWN_LABELS = frozenset(f"{HEAD}@{name}" for name in ("format", "version", "lava_casc"))
 
 
-def encode_header(entry: Input, schedule: WakeSleepSchedule, hardware: str) -> Content:
+def encode_header(entry: Input | Tokens, schedule: WakeSleepSchedule, hardware: str) -> Content:
     """Return the group ``/casc``."""
     steps: Content = {key: integers(int(getattr(schedule, key))) for key in _SCHEDULE}
     values: Content = {key: integers(getattr(entry, key)) for key in ("low", "high", "shift")}

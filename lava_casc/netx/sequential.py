@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lava_casc.errors import NetworkFileError
-from lava_casc.network import Dense, Input, IntegerNetwork, Layer, MaxPool, Shape
+from lava_casc.network import Dense, Input, IntegerNetwork, Layer, MaxPool, Memory, Shape, Tokens
 from lava_casc.netx import parts
 from lava_casc.netx.section import Section
 from lava_casc.netx.storage import REMEDY, Content
@@ -80,6 +80,8 @@ def decode(content: Content) -> Chain:
 
 def _encode_layer(network: IntegerNetwork, layer: Layer) -> list[Content]:
     shape = network.shapes[layer.name]
+    if isinstance(layer, Tokens | Memory):
+        raise NetworkFileError(f"{layer.name}: format version 1 knows no {type(layer).__name__}")
     if isinstance(layer, Input):
         return [parts.encode_input(layer)]
     if isinstance(layer, MaxPool):

@@ -21,9 +21,10 @@ class Activations:
     Attributes
     ----------
     counts : dict of str to (N, ...) ndarray of int64
-        ``clip(X // threshold, 0, levels)`` of every spiking layer, in topological order.
+        ``clip(X // threshold, 0, levels)`` of every spiking layer, in topological order; (N, P, ...) of every phase of
+        a recurrent network.
     logits : (N, K) ndarray of int64
-        ``X`` of the readout.
+        ``X`` of the readouts, flattened, one behind the other; summed over the phases.
     """
 
     counts: dict[str, NDArray[np.int64]]
@@ -37,7 +38,7 @@ def forward(network: IntegerNetwork, images: ArrayLike, batch_size: int | None =
     ----------
     network : IntegerNetwork
     images : (N, ...) array of integers
-        Within the input's range; `Input.encode` is applied to them.
+        Within the input's range; `IntegerNetwork.encode` is applied to them. (N, P, ...) for a recurrent network.
     batch_size : int, optional
         Samples computed at a time; by default as many as memory allows, see `lava_casc.reference.batch`.
 
@@ -46,16 +47,29 @@ def forward(network: IntegerNetwork, images: ArrayLike, batch_size: int | None =
     DataError, RangeError
         The images do not fit the network's input.
     """
-    images = network.input.encode(images)
-    parts = [_forward(network, images[part]) for part in batches(network, len(images), batch_size, most=256)]
-    counts = {layer.name: np.concatenate([found[layer.name] for found in parts]) for layer in network.spiking}
-    logits = np.concatenate([found[network.readout.name] for found in parts])
-    return Activations(counts, logits.reshape(len(images), math.prod(logits.shape[1:])))
+    images = network.encode(images)
+    parts = [_sequence(network, images[part]) for part in batches(network, len(images), batch_size, most=256)]
+    counts = {layer.name: np.concatenate([found.counts[layer.name] for found in parts]) for layer in network.spiking}
+    return Activations(counts, np.concatenate([found.logits for found in parts]))
 
 
-def _forward(network: IntegerNetwork, images: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+def _sequence(network: IntegerNetwork, images: NDArray[np.int64]) -> Activations:
+    """Compute one phase after the other, each from the counts of the one before."""
+    if not network.is_recurrent:
+        return _forward(network, images, {})
+    phases: list[Activations] = []
+    held = {m.name: np.zeros((len(images), *m.shape), np.int64) for m in network.memories}
+    for phase in range(images.shape[1]):
+        phases.append(_forward(network, images[:, phase], held))
+        held = {memory.name: phases[-1].counts[memory.source] for memory in network.memories}
+    counts = {name: np.stack([found.counts[name] for found in phases], 1) for name in phases[0].counts}
+    return Activations(counts, sum((found.logits for found in phases[1:]), phases[0].logits))
+
+
+def _forward(network: IntegerNetwork, images: NDArray[np.int64], held: dict[str, NDArray[np.int64]]) -> Activations:
     # float64 holds every partial sum exactly: the range proof keeps them far below 2**53.
-    values = {network.input.name: torch.as_tensor(images, dtype=torch.float64)}
+    entries = {network.input.name: network.input.injected(images), **held}
+    values = {name: torch.as_tensor(entry, dtype=torch.float64) for name, entry in entries.items()}
     for layer in network.computed:
         if isinstance(layer, MaxPool):
             values[layer.name] = max_pool(layer, values[layer.source])
@@ -69,7 +83,11 @@ def _forward(network: IntegerNetwork, images: NDArray[np.int64]) -> dict[str, ND
                 0, layer.levels
             )
         values[layer.name] = received.to(torch.float64)
-    return {name: value.to(torch.int64).numpy() for name, value in values.items()}
+    found = {name: value.to(torch.int64).numpy() for name, value in values.items()}
+    logits = np.concatenate(
+        [found[r.name].reshape(len(images), math.prod(network.shapes[r.name])) for r in network.readouts], 1
+    )
+    return Activations({layer.name: found[layer.name] for layer in network.spiking}, logits)
 
 
 def _tensor(values: NDArray[np.int64], shape: tuple[int, ...]) -> torch.Tensor:

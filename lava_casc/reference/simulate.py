@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lava_casc.integer import split_evenly, spread
 from lava_casc.linear import apply, effective_weight, exact_dtype, max_pool
-from lava_casc.network import Input, IntegerNetwork, MaxPool, Neurons, Readout, Synapse, per_neuron
+from lava_casc.network import IntegerNetwork, MaxPool, Neurons, Readout, Synapse, per_neuron
 from lava_casc.ranges import ranges
 from lava_casc.record import SpikeRecord
 from lava_casc.reference.batch import batches
@@ -38,7 +38,8 @@ def simulate(
     ----------
     network : IntegerNetwork
     images : (N, ...) array of integers
-        Within the input's range.
+        Within the input's range. (N, P, ...) for a recurrent network: every phase runs through the whole schedule, and
+        what the memories inject is what was counted when the phase before ended.
     schedule : WakeSleepSchedule, optional
         By default ``network.schedule()``: unary, with sleep enough for the proven bound.
     record : iterable of {"counts", "messages", "spikes", "potentials", "synops"}
@@ -57,7 +58,7 @@ def simulate(
     unknown = wanted - {"counts", "messages", "spikes", "potentials", "synops"}
     if unknown:
         raise ValueError(f"record knows counts, messages, spikes, potentials and synops, not {sorted(unknown)[0]!r}")
-    images = network.input.encode(images)
+    images = network.encode(images)
     runner = _Runner(network, schedule, wanted)
     parts = []
     for part in batches(network, len(images), batch_size, most=64):
@@ -65,6 +66,10 @@ def simulate(
         if progress is not None:
             progress(min(part.stop, len(images)))
     return _join(parts)
+
+
+#: What a record keeps by layer.
+_BY_LAYER = ("messages", "spikes", "counts", "potentials", "synops")
 
 
 @dataclass
@@ -89,8 +94,8 @@ class _Runner:
         self.start: dict[str, torch.Tensor] = {}
         self.threshold: dict[str, torch.Tensor] = {}
         self.pooled = {name: exact_dtype(peak) for name, peak in network.peaks.items()}
-        for layer in network:
-            if isinstance(layer, Input | MaxPool):
+        for layer in network.computed:
+            if isinstance(layer, MaxPool):
                 continue
             shape = network.shapes[layer.name]
             # Partial sums of a current stay within the sum of all magnitudes, which the current's interval spans.
@@ -112,20 +117,34 @@ class _Runner:
         }
 
     def run(self, images: NDArray[np.int64]) -> SpikeRecord:
-        """Simulate one batch."""
-        network, schedule, n = self.network, self.schedule, len(images)
+        """Simulate one batch, phase after phase where the network is recurrent."""
+        network = self.network
+        if not network.is_recurrent:
+            return self._phase({network.input.name: network.input.injected(images)})[0]
+        records = []
+        held = {m.name: np.zeros((len(images), *m.shape), np.int64) for m in network.memories}
+        for phase in range(images.shape[1]):
+            entries = {network.input.name: network.input.injected(images[:, phase]), **held}
+            record, counts = self._phase(entries)
+            records.append(record)
+            held = {memory.name: counts[memory.source] for memory in network.memories}
+        return _sequence(records)
+
+    def _phase(self, entries: dict[str, NDArray[np.int64]]) -> tuple[SpikeRecord, dict[str, NDArray]]:
+        """Simulate one window of wake and sleep, and return what is recorded, and all counts."""
+        network, schedule, n = self.network, self.schedule, len(entries[self.network.input.name])
         state = self._start(n)
         certified = np.zeros(n, bool)
         last_spike = np.zeros(n, np.int64)
-        names = [network.input.name, *(layer.name for layer in network.spiking)]
+        names = [*entries, *(layer.name for layer in network.spiking)]
         traces: dict[str, dict[str, list[NDArray]]] = {kind: {} for kind in ("messages", "spikes", "potentials")}
         synops = {name: np.zeros(n, np.int64) for name in names}
         for step in range(1, schedule.period + 1):
-            self._step(state, images, step)
+            self._step(state, entries, step)
             active = np.zeros(n, bool)
             for name in names:
                 spikes = state.emitted[name]
-                if name != network.input.name:
+                if name not in entries:
                     active |= _rows(spikes != 0).any(1).numpy()
                 self._trace(traces, synops, name, spikes, state)
             last_spike[active] = step
@@ -134,33 +153,36 @@ class _Runner:
                 certified |= ~active
                 if certified.all():
                     break
-        counts = {name: _array(state.count[name]) for name in names[1:]} if "counts" in self.wanted else {}
+        counts = {layer.name: _array(state.count[layer.name]) for layer in network.spiking}
+        logits = np.concatenate([_array(_rows(state.potential[r.name])) for r in network.readouts], 1)
         joined = {
             kind: {name: _pad(np.stack(rows, 1), schedule.period) for name, rows in kept.items()}
             for kind, kept in traces.items()
         }
-        return SpikeRecord(
+        record = SpikeRecord(
             engine="reference",
             schedule=schedule,
-            logits=_array(_rows(state.potential[network.readout.name])),
+            logits=logits,
             certified=certified,
             last_spike=last_spike,
-            counts=counts,
+            counts=counts if "counts" in self.wanted else {},
             synops=synops if "synops" in self.wanted else {},
             messages=joined["messages"],
             spikes=joined["spikes"],
             potentials=joined["potentials"],
         )
+        return record, counts
 
     def _start(self, n: int) -> _State:
         shapes = self.network.shapes
-        zeros = {layer.name: torch.zeros((n, *shapes[layer.name]), dtype=torch.int64) for layer in self.network}
+        zeros = {name: torch.zeros((n, *shape), dtype=torch.int64) for name, shape in shapes.items()}
         potential = {name: start.expand(n, *shapes[name]) for name, start in self.start.items()}
         return _State(potential, dict(zeros), dict(zeros))
 
-    def _step(self, state: _State, images: NDArray[np.int64], step: int) -> None:
+    def _step(self, state: _State, entries: dict[str, NDArray[np.int64]], step: int) -> None:
         arriving = state.emitted
-        state.emitted = {self.network.input.name: torch.as_tensor(spread(images, self.schedule.wake_steps, step))}
+        wake = self.schedule.wake_steps
+        state.emitted = {name: torch.as_tensor(spread(entry, wake, step)) for name, entry in entries.items()}
         for layer in self.network.computed:
             name = layer.name
             if isinstance(layer, MaxPool):
@@ -237,11 +259,29 @@ def _pad(trace: NDArray, steps: int) -> NDArray:
     )
 
 
+def _sequence(phases: list[SpikeRecord]) -> SpikeRecord:
+    """Return one record of the phases of the same samples."""
+    certified = np.stack([phase.certified for phase in phases], 1)
+    merged: dict[str, Any] = {
+        kind: {name: np.stack([getattr(p, kind)[name] for p in phases], 1) for name in getattr(phases[0], kind)}
+        for kind in _BY_LAYER
+    }
+    return replace(
+        phases[0],
+        logits=np.sum([phase.logits for phase in phases], 0),
+        certified=certified.all(1),
+        phases_certified=certified,
+        last_spike=np.max([phase.last_spike for phase in phases], 0),
+        **merged,
+    )
+
+
 def _join(parts: list[SpikeRecord]) -> SpikeRecord:
     merged: dict[str, Any] = {
         kind: {name: np.concatenate([getattr(p, kind)[name] for p in parts]) for name in getattr(parts[0], kind)}
-        for kind in ("messages", "spikes", "counts", "potentials", "synops")
+        for kind in _BY_LAYER
     }
-    for kind in ("logits", "certified", "last_spike"):
-        merged[kind] = np.concatenate([getattr(p, kind) for p in parts])
+    for kind in ("logits", "certified", "last_spike", "phases_certified"):
+        if getattr(parts[0], kind) is not None:
+            merged[kind] = np.concatenate([getattr(p, kind) for p in parts])
     return replace(parts[0], **merged)

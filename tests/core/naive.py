@@ -163,7 +163,7 @@ def naive_simulate(network, image, schedule):
     settled = max(wake + 1, *(t + wake - 1 for t in bias_from.values()), *release.values())
     emitted = {name: [0] * wiring.size(name) for name in network.shapes}
     pixels = flat(image)
-    run = Run({name: [] for name in emitted if name != network.readout.name}, {name: [] for name in u})
+    run = Run({name: [] for name in emitted if name != network.readouts[0].name}, {name: [] for name in u})
     for step in range(1, schedule.period + 1):
         arriving = emitted
         shares = [x * step // wake - x * (step - 1) // wake if step <= wake else 0 for x in pixels]
@@ -194,5 +194,5 @@ def naive_simulate(network, image, schedule):
             run.spikes[name].append(spikes)
         for name, values in u.items():
             run.potentials[name].append(list(values))
-    run.counts, run.logits = y, u[network.readout.name]
+    run.counts, run.logits = y, u[network.readouts[0].name]
     return run

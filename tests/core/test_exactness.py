@@ -101,7 +101,7 @@ def test_forward_agrees_with_loops_over_python_ints():
         found = forward(network, images)
         for n, image in enumerate(network.input.encode(images)):
             expected = naive_forward(network, image)
-            assert found.logits[n].tolist() == expected[network.readout.name], seed
+            assert found.logits[n].tolist() == expected[network.readouts[0].name], seed
             for name, counts in found.counts.items():
                 assert counts[n].ravel().tolist() == expected[name], (seed, name)
 

@@ -33,12 +33,16 @@ def _neurons(name, *synapses, n=None, **changes):
 
 
 def _read(source, features, **changes):
-    values = {"bias": np.zeros(2, int)} | changes
-    return Readout("logits", (Dense(source, _weights(2, features)),), **values)
+    values = {"name": "logits", "bias": np.zeros(2, int)} | changes
+    return Readout(synapses=(Dense(source, _weights(2, features)),), **values)
 
 
 def _network(*between, read=None):
     return IntegerNetwork((ENTRY, *between, read or _read("conv", 36)))
+
+
+def _two(second):
+    return IntegerNetwork((ENTRY, _conv(), _read("conv", 36), second))
 
 
 def _good(seed=0):
@@ -50,8 +54,10 @@ REFUSED = [
     (lambda: IntegerNetwork((ENTRY,)), "starts with its Input and ends with its Readout"),
     (lambda: IntegerNetwork((ENTRY, _conv())), "ends with its Readout"),
     (lambda: IntegerNetwork((_conv(), _read("conv", 36))), "starts with its Input"),
-    (lambda: _network(Input("again", (1,), 0, 1)), "again: a network has one Input and one Readout"),
-    (lambda: _network(_read("image", 40)), "logits: a network has one Input and one Readout"),
+    (lambda: _network(Input("again", (1,), 0, 1)), "again: a network has one Input, and Memories"),
+    (lambda: IntegerNetwork((ENTRY, _read("image", 40), _conv(), _read("conv", 36))), "logits: Readouts come last"),
+    (lambda: _two(_read("logits", 2, name="more")), "more: its source logits does not come before it"),
+    (lambda: _two(_read("image", 40)), "logits: the name stands twice"),
     (lambda: _network(_conv(), _conv()), "conv: the name stands twice"),
     (lambda: _network(_conv("image")), "image: the name stands twice"),
     (lambda: _network(_conv(source="nowhere")), "conv: its source nowhere does not come before it"),
@@ -59,7 +65,7 @@ REFUSED = [
     (lambda: _network(_conv("conv", "conv")), "conv: its source conv does not come before it"),
     (lambda: _network(_conv(), _conv("lost")), "lost: nothing reads this layer"),
     (lambda: _network(_conv("lost"), read=_read("image", 40)), "lost: nothing reads this layer"),
-    (lambda: _network(MaxPool("pool", "image", (2, 2), (2, 2))), "pool: the input cannot be max-pooled"),
+    (lambda: _network(MaxPool("pool", "image", (2, 2), (2, 2))), "pool: image cannot be max-pooled"),
     (lambda: _network(_conv(weight=_weights(3, 1, 2, 2))), "needs 1 input channels and 1 to divide 3, not 2 channels"),
     (lambda: _network(_conv(weight=_weights(3, 1, 2, 2), groups=2)), "2 to divide 3, not 2 channels"),
     (lambda: _network(_conv(groups=0)), "0 groups"),
@@ -315,7 +321,7 @@ def test_is_sequential():
 def test_what_a_network_says_about_itself():
     network = _diamond()
     assert [layer.name for layer in network] == ["image", "a", "b", "c", "end"]
-    assert (network.input, network.readout) == (ENTRY, network["end"])
+    assert (network.input, network.readouts[0]) == (ENTRY, network["end"])
     assert [layer.name for layer in network.spiking] == ["a", "b", "c"]
     assert [layer.name for layer in network.computed] == ["a", "b", "c", "end"]
     assert network.levels == 2

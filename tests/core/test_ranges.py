@@ -39,8 +39,8 @@ def _escapes(bounds, network, record):
         for what, values in held.items():
             low, high = getattr(bound, what)
             found += [f"{what} of {layer.name}" for v in values if (v < low).any() or (v > high).any()]
-    low, high = bounds[network.readout.name].received
-    logits = record.logits.reshape(-1, *network.shapes[network.readout.name])
+    low, high = bounds[network.readouts[0].name].received
+    logits = record.logits.reshape(-1, *network.shapes[network.readouts[0].name])
     return found + ["logits"] * bool((logits < low).any() or (logits > high).any())
 
 

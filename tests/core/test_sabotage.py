@@ -63,7 +63,7 @@ CHANGES = {
     "initial potentials one lower": lambda n: _neurons(n, lambda layer: {"initial": layer.initial - 1}),
     "levels one fewer": lambda n: _neurons(n, lambda layer: {"levels": max(1, layer.levels - 1)}),
     "biases dropped": lambda n: _neurons(n, lambda layer: {"bias": 0 * layer.bias}),
-    "a readout's bias off by one": lambda n: replaced(n, n.readout.name, bias=n.readout.bias + 1),
+    "a readout's bias off by one": lambda n: replaced(n, n.readouts[0].name, bias=n.readouts[0].bias + 1),
 }
 
 

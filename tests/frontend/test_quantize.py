@@ -295,7 +295,7 @@ def test_a_readout_gives_up_bits_before_it_is_refused():
     network, report = make(floats, spec(1, 0, 1, 1.0))
     assert 0.4 < report.layers[1].bits_given_up < 0.7
     assert report.layers[1].range_bits == 24
-    assert isinstance(network.readout, Readout)
+    assert isinstance(network.readouts[0], Readout)
 
 
 # Channels that hold next to nothing
@@ -329,7 +329,7 @@ def test_a_readout_without_weights_keeps_its_biases():
     )
     network, _ = make(floats, spec(2))
     logits = forward(network, np.zeros((1, 2), int)).logits[0]
-    np.testing.assert_allclose(logits * network.readout.scale, [0.3, -0.2, 0.31], atol=1e-5)
+    np.testing.assert_allclose(logits * network.readouts[0].scale, [0.3, -0.2, 0.31], atol=1e-5)
 
 
 @pytest.mark.parametrize("tiny", [1e-3, 1e-9, 1e-30, 1e-200, 1e-310])

@@ -88,7 +88,7 @@ def dyadic(seed, levels=8):
 def wrong_values(network, integers, images, truth):
     """Count the neurons and logits whose integers are not exactly the float model's levels."""
     found = forward(integers, images)
-    wrong = int((found.logits * integers.readout.scale != truth[network.layers[-1].preactivation].numpy()).sum())
+    wrong = int((found.logits * integers.readouts[0].scale != truth[network.layers[-1].preactivation].numpy()).sum())
     for layer in network.layers:
         if isinstance(layer, FloatNeurons):
             level = truth[layer.activation].numpy() * layer.levels / layer.threshold
