@@ -5,12 +5,38 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
+from torch._ops import ops
+from torch.autograd.function import once_differentiable
 
 #: What the rounding adds before the floor, by its name.
 PHASES = {"floor": 0.0, "round": 0.5}
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The formula and the gradient of `CQReLU`, in a third of the passes over memory that autograd's own would take."""
+
+    @staticmethod
+    def forward(ctx: Any, z: torch.Tensor, threshold: torch.Tensor, levels: int, phase: float) -> torch.Tensor:
+        # The division comes last: it is exact wherever z lies on a step, so that no step is missed by rounding.
+        steps = (z * levels).div_(threshold).add_(phase).floor_().clamp_(0, levels)
+        value = steps.div_(levels).mul_(threshold)
+        ctx.save_for_backward(z, threshold, value)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        z, threshold, value = ctx.saved_tensors
+        ratio, limits = z / threshold, torch.finfo(z.dtype)
+        # The kernel's limits are exclusive, those of the formula inclusive.
+        inside = ops.aten.hardtanh_backward(gradient, ratio, -limits.tiny, 1 + limits.eps)
+        if not ctx.needs_input_grad[1]:
+            return inside, None, None, None
+        return inside, (gradient * value).sum() / threshold - (inside * ratio).sum(), None, None
 
 
 class CQReLU(nn.Module):
@@ -56,14 +82,7 @@ class CQReLU(nn.Module):
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         """Return the activation of `z`, of the same shape and dtype."""
-        threshold = self.threshold.to(z.dtype)
-        # The division comes last: it is exact wherever z lies on a step, so that no step is missed by rounding.
-        steps = torch.floor(z.detach() * self.levels / threshold.detach() + PHASES[self.rounding])
-        steps = steps.clamp(0, self.levels)
-        value = threshold * (steps / self.levels)
-        # The difference is 0 in value and carries the straight-through gradient.
-        through = threshold.detach() * (z / threshold).clamp(0, 1)
-        return value + (through - through.detach())
+        return _StraightThrough.apply(z, self.threshold.to(z.dtype), self.levels, PHASES[self.rounding])
 
     def extra_repr(self) -> str:
         """Return the arguments for the module's repr."""
