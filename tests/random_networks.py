@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from lava_casc.errors import InvalidNetworkError
-from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Neurons, Readout
+from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Memory, Neurons, Readout, Tokens
 
 
 def random_network(rng: np.random.Generator, sequential: bool = False, dyadic: bool = False) -> IntegerNetwork:
@@ -130,7 +130,7 @@ def random_graph(rng: np.random.Generator) -> IntegerNetwork:
     """Return a random network of any shape: up to three synapses a layer, from whatever comes before, pools of pools.
 
     Branches meet by sums and by concatenation, the input is read at several depths, layers differ in their levels, and
-    the readout reads whatever nothing else does.
+    the first of one to three readouts, flat ones and images, reads whatever nothing else does.
     """
     height, width, channels = (int(n) for n in rng.choice(np.arange(2, 7), 3, replace=False))
     low, high = [(0, 1), (0, 15), (-8, 7), (0, 200)][rng.integers(4)]
@@ -154,15 +154,58 @@ def random_graph(rng: np.random.Generator) -> IntegerNetwork:
             synapses = tuple(_dense(rng, str(name), shapes, out) for name in names)
         if synapses:
             layers.append(_neurons(rng, f"layer{depth}", synapses, shapes, dyadic=False))
-    read = {source for layer in layers for source in layer.sources}
+    return IntegerNetwork((*layers, *_readouts(rng, layers)))
+
+
+def random_recurrent(rng: np.random.Generator, dyadic: bool = False) -> IntegerNetwork:
+    """Return a random network with one to three memories, of images or of tokens, that feed back into any layer."""
+    tokens = rng.random() < 0.4
+    entry: Input | Tokens = Tokens("input", int(rng.integers(2, 9)))
+    if not tokens:
+        height, width = (int(n) for n in rng.choice(np.arange(2, 6), 2, replace=False))
+        entry = Input("input", (int(rng.integers(1, 3)), height, width), -8, 7)
+    # What is remembered must be named before it is made: every layer is planned first.
+    plan = [f"layer{depth}" for depth in range(int(rng.integers(1, 5)))]
+    held = sorted(rng.choice(plan, int(rng.integers(1, 1 + min(3, len(plan)))), replace=False))
+    out = {name: int(rng.integers(1, 6)) for name in plan}
+    levels = {name: int(rng.choice([1, 2, 4, 8])) for name in plan}
+    layers: list = [entry, *(Memory(f"{name}.memory", name, (out[name],), levels[name]) for name in held)]
+    for depth, name in enumerate(plan):
+        shapes = _shapes_of(layers)
+        before = [list(shapes)[0] if depth == 0 else plan[depth - 1], *rng.choice(list(shapes), int(rng.integers(2)))]
+        loops = [f"{n}.memory" for n in held if n == name or rng.random() < 0.3]
+        synapses = tuple(_dense(rng, str(n), shapes, out[name]) for n in dict.fromkeys([*map(str, before), *loops]))
+        made = _neurons(rng, name, synapses, shapes, dyadic)
+        layers.append(dataclasses.replace(made, levels=levels[name]))
+    return IntegerNetwork((*layers, *_readouts(rng, layers)))
+
+
+def random_sequences(rng: np.random.Generator, network: IntegerNetwork, n: int) -> np.ndarray:
+    """Return `n` samples of a network: sequences of one to four phases where it is recurrent."""
+    if not network.is_recurrent:
+        return random_images(rng, network, n)
+    shape = (n, int(rng.integers(1, 5)), *network.input.sample_shape)
+    return rng.integers(network.input.low, network.input.high + 1, shape)
+
+
+def _readouts(rng: np.random.Generator, layers: list) -> list[Readout]:
+    """Return one to three readouts; the first is flat and reads whatever nothing else does."""
     shapes = _shapes_of(layers)
+    read = {source for layer in layers for source in layer.sources}
     synapses = tuple(_dense(rng, name, shapes, 3) for name in shapes if name not in read or rng.random() < 0.1)
-    return IntegerNetwork((*layers, Readout("readout", synapses, rng.integers(-99, 99, 3))))
+    found = [Readout("readout", synapses, rng.integers(-99, 99, 3), 0.5)]
+    for k in range(int(rng.choice(3, p=[0.6, 0.2, 0.2]))):
+        source = str(rng.choice(list(shapes)))
+        flat = len(shapes[source]) == 1 or rng.random() < 0.3
+        made = _dense(rng, source, shapes, 2) if flat else _fitting(rng, source, shapes, 2, _size(rng, shapes[source]))
+        if made is not None:
+            found.append(Readout(f"head{k}", (made,), rng.integers(-99, 99, 2), 0.25))
+    return found
 
 
 def _shapes_of(layers: list) -> dict:
-    shapes = {layers[0].name: layers[0].shape}
-    for layer in layers[1:]:
+    shapes = {layer.name: layer.shape for layer in layers if isinstance(layer, Input | Tokens | Memory)}
+    for layer in layers[len(shapes) :]:
         part = layer if isinstance(layer, MaxPool) else layer.synapses[0]
         shapes[layer.name] = part.output_shape(shapes[part.source])
     return shapes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import product
 
-from lava_casc.network import Dense, MaxPool, Readout
+from lava_casc.network import Dense, MaxPool, Readout, Tokens
 
 
 def flat(values):
@@ -101,10 +101,31 @@ class Wiring:
 
 
 def naive_forward(network, image):
-    """Return the count of every neuron, and the logits under the readout's name, as lists in C order."""
-    wiring = Wiring(network)
-    counts = {network.input.name: flat(image)}
-    for layer in network.layers[1:]:
+    """Return the count of every neuron, and the logits under the readouts' names, as lists in C order."""
+    return _forward(Wiring(network), {network.input.name: flat(image)})
+
+
+def naive_sequence(network, sequence):
+    """Return what `naive_forward` does for every phase of a sequence, already encoded."""
+    wiring, found = Wiring(network), []
+    for element in sequence:
+        entries = {network.input.name: _entered(network, element)}
+        for memory in network.memories:
+            entries[memory.name] = found[-1][memory.source] if found else [0] * wiring.size(memory.name)
+        found.append(_forward(wiring, entries))
+    return found
+
+
+def _entered(network, element):
+    """Return what one element of a sequence injects; a token is a single 1."""
+    if isinstance(network.input, Tokens):
+        return [int(i == int(element)) for i in range(network.input.vocabulary)]
+    return flat(element)
+
+
+def _forward(wiring, entries):
+    network, counts = wiring.network, dict(entries)
+    for layer in network.layers[len(entries) :]:
         if isinstance(layer, MaxPool):
             counts[layer.name] = [max(counts[layer.source][i] for i in taps) for taps in wiring.pools[layer.name]]
             continue
@@ -141,12 +162,27 @@ def cif(u, y, threshold, levels, burst):
     return u, y, spike
 
 
+def naive_phases(network, sequence, schedule):
+    """Run the phases of a sequence, already encoded; each goes on from the counts with which the last one ended."""
+    wiring, runs = Wiring(network), []
+    for element in sequence:
+        entries = {network.input.name: _entered(network, element)}
+        for memory in network.memories:
+            entries[memory.name] = runs[-1].counts[memory.source] if runs else [0] * wiring.size(memory.name)
+        runs.append(_simulate(wiring, entries, schedule))
+    return runs
+
+
 def naive_simulate(network, image, schedule):
     """Run one sample through the whole period of `schedule`."""
-    wiring, wake = Wiring(network), schedule.wake_steps
-    near, far = {network.input.name: 0}, {network.input.name: 0}
+    return _simulate(Wiring(network), {network.input.name: flat(image)}, schedule)
+
+
+def _simulate(wiring, entries, schedule):
+    network, wake = wiring.network, schedule.wake_steps
+    near, far = dict.fromkeys(entries, 0), dict.fromkeys(entries, 0)
     u, y, heard, share, bias_from, release = {}, {}, {}, {}, {}, {}
-    for layer in network.layers[1:]:
+    for layer in network.layers[len(entries) :]:
         name, shape = layer.name, network.shapes[layer.name]
         near[name] = 1 + min(near[s] for s in layer.sources)
         far[name] = 1 + max(far[s] for s in layer.sources)
@@ -162,13 +198,15 @@ def naive_simulate(network, image, schedule):
                 u[name] = [a + b for a, b in zip(u[name], each(layer.initial, shape), strict=True)]
     settled = max(wake + 1, *(t + wake - 1 for t in bias_from.values()), *release.values())
     emitted = {name: [0] * wiring.size(name) for name in network.shapes}
-    pixels = flat(image)
-    run = Run({name: [] for name in emitted if name != network.readouts[0].name}, {name: [] for name in u})
+    readouts = [readout.name for readout in network.readouts]
+    run = Run({name: [] for name in emitted if name not in readouts}, {name: [] for name in u})
     for step in range(1, schedule.period + 1):
         arriving = emitted
-        shares = [x * step // wake - x * (step - 1) // wake if step <= wake else 0 for x in pixels]
-        emitted = {network.input.name: shares}
-        for layer in network.layers[1:]:
+        emitted = {
+            name: [x * step // wake - x * (step - 1) // wake if step <= wake else 0 for x in values]
+            for name, values in entries.items()
+        }
+        for layer in network.layers[len(entries) :]:
             name = layer.name
             if isinstance(layer, MaxPool):
                 heard[name] = [a + b for a, b in zip(heard[name], arriving[layer.source], strict=True)]
@@ -194,5 +232,5 @@ def naive_simulate(network, image, schedule):
             run.spikes[name].append(spikes)
         for name, values in u.items():
             run.potentials[name].append(list(values))
-    run.counts, run.logits = y, u[network.readouts[0].name]
+    run.counts, run.logits = y, [x for name in readouts for x in u[name]]
     return run

@@ -42,6 +42,9 @@ def test_random_networks_hold_everything_that_a_network_can():
     seen = Counter(f for seed in range(200) for f in set(_features(_pairs(seed, 1)[1])))
     rare = {"Dense", "Conv", "MaxPool", "groups", "uneven", "dilated", "exponent", "residual", "border bias"}
     assert {feature for feature in rare if seen[feature] < 10} == set()
+    heads = [_pairs(seed, 1, random_graph)[1] for seed in range(100)]
+    assert sum(len(network.readouts) > 1 for network in heads) > 20
+    assert sum(len(network.shapes[r.name]) == 3 for network in heads for r in network.readouts) > 5
 
 
 @pytest.mark.parametrize("block", range(10))
@@ -101,7 +104,7 @@ def test_forward_agrees_with_loops_over_python_ints():
         found = forward(network, images)
         for n, image in enumerate(network.input.encode(images)):
             expected = naive_forward(network, image)
-            assert found.logits[n].tolist() == expected[network.readouts[0].name], seed
+            assert found.logits[n].tolist() == [x for readout in network.readouts for x in expected[readout.name]], seed
             for name, counts in found.counts.items():
                 assert counts[n].ravel().tolist() == expected[name], (seed, name)
 
