@@ -20,12 +20,13 @@ FLOORS = {
     "hardware": 1, "schedule": 1,
     "network": 2, "linear": 2, "ranges": 2, "record": 2,
     "frontend": 3, "reference": 3, "netx": 3, "loihi": 3, "report": 3,
-    "pipeline": 4, "training": 4,
-    "cli": 5, "console": 5, "demo": 5, "doctor": 5,
+    "pipeline": 4, "training": 4, "evaluation": 4,
+    "detection": 5,
+    "cli": 6, "console": 6, "demo": 6, "doctor": 6,
 }  # fmt: skip
 
 #: Floors on which the rooms know each other. Those on floor 3 must not: their equality is to prove something.
-SHARED = {0, 2, 5}
+SHARED = {0, 2, 6}
 
 #: Who may import what is neither the standard library nor NumPy.
 ROOMS = {
@@ -33,12 +34,15 @@ ROOMS = {
     "lava": {"loihi"},
     "matplotlib": {"report"},
     "pydantic": {"hardware"},
+    "PIL": {"detection"},
     "rich": {"console"},
     "sklearn": {"training"},
     "tomli": {"hardware"},
     "tomllib": {"hardware"},  # Python 3.11 and later
-    "torch": {"linear", "ranges", "reference", "frontend", "training", "pipeline", "demo", "doctor"},
-    "torchvision": {"training"},
+    "torch": {"linear", "ranges", "reference", "frontend", "training", "pipeline", "evaluation", "detection",
+        "demo", "doctor"},
+    "torchmetrics": {"detection"},
+    "torchvision": {"training", "detection"},
     "typer": {"cli", "demo"},
 }
 
@@ -158,7 +162,7 @@ class Block:
             raise ImportError(name + " is blocked")
 sys.meta_path.insert(0, Block())
 """
-HEAVY = ("lava", "h5py", "matplotlib", "pydantic", "torchvision", "sklearn", "typer", "rich")
+HEAVY = ("lava", "h5py", "matplotlib", "pydantic", "torchvision", "torchmetrics", "PIL", "sklearn", "typer", "rich")
 
 
 def _fresh(code, blocked=()):
