@@ -21,6 +21,32 @@ class Residual(nn.Module):
         return self.act(self.main(x) + self.skip(x))
 
 
+class Concatenation(nn.Module):
+    """The results of all branches side by side, with x itself or without."""
+
+    def __init__(self, branches: list[nn.Module], with_input: bool):
+        super().__init__()
+        self.branches, self.with_input = nn.ModuleList(branches), with_input
+
+    def forward(self, x):
+        found = [branch(x) for branch in self.branches]
+        return torch.cat([x, *found] if self.with_input else found, 1)
+
+
+class Ends(nn.Module):
+    """Several outputs, one of each end behind the body; flat on demand."""
+
+    def __init__(self, body: nn.Module, ends: list[nn.Module], as_dictionary: bool):
+        super().__init__()
+        self.body, self.ends, self.as_dictionary = body, nn.ModuleList(ends), as_dictionary
+        self.flat = False
+
+    def forward(self, x):
+        x = self.body(x)
+        found = [end(x).flatten(1) if self.flat else end(x) for end in self.ends]
+        return {f"output {i}": y for i, y in enumerate(found)} if self.as_dictionary else found
+
+
 def random_model(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, ...]]:
     """Return a random model in evaluation and its input shape, H != W != C."""
     while True:
@@ -73,7 +99,7 @@ def _build(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, ...]]:
     if rng.random() < 0.2:
         layers.append(nn.BatchNorm2d(channels))
     for _ in range(int(rng.integers(1, 4))):
-        kind = rng.choice(["plain", "pooled", "residual", "three"], p=[0.4, 0.3, 0.2, 0.1])
+        kind = rng.choice(["plain", "pooled", "residual", "three", "wide"], p=[0.3, 0.2, 0.15, 0.1, 0.25])
         if kind == "plain" or not layers:
             conv, channels = _conv(rng, channels)
             layers += [conv, *_norm(rng, channels), _act(rng)]
@@ -83,9 +109,17 @@ def _build(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, ...]]:
         elif kind == "residual":
             skip: nn.Module = nn.Identity() if rng.random() < 0.5 else nn.Conv2d(channels, channels, 1)
             layers.append(Residual(_same(rng, channels), skip, _act(rng)))
+        elif kind == "wide":
+            added, channels = _concatenation(rng, channels)
+            layers += [*added, *_norm(rng, channels), *([_act(rng)] if rng.random() < 0.6 else [])]
         else:
             inner = Residual(_same(rng, channels), nn.Identity(), nn.Identity())
             layers.append(Residual(inner, nn.BatchNorm2d(channels), _act(rng)))
+    if rng.random() < 0.25:
+        ends: list[nn.Module] = [nn.Sequential(_act(rng)), _conv(rng, channels)[0], nn.BatchNorm2d(channels)]
+        ends += [nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 2))]
+        chosen = rng.permutation(len(ends))[: int(rng.integers(1, len(ends) + 1))]
+        return Ends(nn.Sequential(*layers), [ends[i] for i in chosen], bool(rng.random() < 0.5)), shape
     layers += _head(rng, channels)
     body = nn.Sequential(*layers)
     with torch.no_grad():
@@ -119,6 +153,23 @@ def _conv(rng: np.random.Generator, channels: int) -> tuple[nn.Conv2d, int]:
     dilation = dilation if rng.random() < 0.3 else (1, 1)
     bias = bool(rng.random() < 0.6)
     return nn.Conv2d(channels, out, kernel, stride, padding, dilation, groups, bias), out
+
+
+def _concatenation(rng: np.random.Generator, channels: int) -> tuple[list[nn.Module], int]:
+    """Return branches of the same size side by side: convolutions, max pools and sums, activated or not."""
+    branches: list[nn.Module] = [nn.Sequential(_act(rng), nn.MaxPool2d(3, 1, 1)), nn.AvgPool2d((1, 3), 1, (0, 1))]
+    widths = [channels, channels]
+    for kernel in ((1, 1), (3, 1), (1, 3)):
+        widths.append(int(rng.integers(1, 4)))
+        conv = nn.Conv2d(channels, widths[-1], kernel, padding=(kernel[0] // 2, kernel[1] // 2))
+        branches.append(nn.Sequential(conv, _act(rng)) if rng.random() < 0.6 else conv)
+    chosen = rng.permutation(len(branches))[: int(rng.integers(1, 4))]
+    with_input = bool(rng.random() < 0.5)
+    total = sum(widths[i] for i in chosen) + channels * with_input
+    wide = Concatenation([branches[i] for i in chosen], with_input)
+    if rng.random() < 0.3:  # two concatenations of different splits meet
+        return [Residual(wide, nn.Conv2d(channels, total, 1), _act(rng))], total
+    return [wide], total
 
 
 def _same(rng: np.random.Generator, channels: int) -> nn.Module:

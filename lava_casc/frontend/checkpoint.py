@@ -23,7 +23,8 @@ from lava_casc.errors import CheckpointError
 from lava_casc.files import replacing
 from lava_casc.frontend.trace import Graph, GraphModel, Operation, trace
 
-FORMAT, VERSION = "lava_casc.checkpoint", 1
+#: Version 1 had one output, the value of the last operation.
+FORMAT, VERSION = "lava_casc.checkpoint", 2
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ def save_model(
         "version": VERSION,
         "input": asdict(spec),
         "operations": [asdict(op) for op in checkpoint.graph.operations],
+        "outputs": list(checkpoint.graph.outputs),
+        "output_names": list(checkpoint.graph.output_names),
         "examples": None if kept is None else torch.tensor(np.array(kept, wide)),
         "about": {str(key): _note(value) for key, value in (about or {}).items()},
     }
@@ -197,13 +200,16 @@ def _decode(path: Path, content: Any) -> Checkpoint:
             f"{path}: not a lava_casc checkpoint. Save the model with "
             "lava_casc.save_model(path, model, InputSpec(shape))."
         )
-    if content.get("version") != VERSION:
+    version: Any = content.get("version")
+    if version not in range(1, VERSION + 1):
         raise CheckpointError(
-            f"{path}: checkpoint version {content.get('version')}; this lava_casc reads {VERSION}. Update lava_casc."
+            f"{path}: checkpoint version {version}; this lava_casc reads 1 to {VERSION}. Update lava_casc."
         )
     try:
         spec = InputSpec(**content["input"])
-        graph = Graph(tuple(_operation(**op) for op in content["operations"]), spec.shape)
+        operations = tuple(_operation(**op) for op in content["operations"])
+        outputs = _outputs(content["outputs"], content["output_names"]) if version > 1 else ()
+        graph = Graph(operations, spec.shape, *outputs)
         with torch.no_grad():
             GraphModel(graph).eval()(torch.zeros(1, *spec.shape))
         examples = None if content["examples"] is None else content["examples"].numpy()
@@ -225,6 +231,14 @@ def _operation(
             if not isinstance(number, allowed | None):
                 raise TypeError(f"{name}: {key} cannot be {value!r}")
     return Operation(name, kind, path, tuple(inputs), dict(arguments), dict(tensors))
+
+
+def _outputs(outputs: Any, names: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the outputs of a file and their names, if they are some and of the right types."""
+    lists = isinstance(outputs, list) and isinstance(names, list)
+    if not lists or not outputs or not all(isinstance(text, str) for text in (*outputs, *names)):
+        raise TypeError(f"the outputs cannot be {outputs!r}, named {names!r}")
+    return tuple(outputs), tuple(names)
 
 
 def _load_pickle(path: Path, spec: InputSpec | None) -> Checkpoint:

@@ -5,14 +5,18 @@ Contract of a rewrite in this file:
 * it preserves the function exactly in real arithmetic, borders included; what cannot be preserved is an error;
 * a value that is linear in activations is an `_Affine`: one linear map for each activation that it reads, and a bias of
   the full shape, in which batch norm before a zero-padded convolution leaves its mark at the borders;
+* a concatenation is never made: every value is a tuple of parts along dimension 1 (channels of an image, features of a
+  vector), most often one. A convolution or a Linear sums over its parts; everything else goes part by part;
 * the result is checked against the graph on random inputs before it is returned (`fold`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +51,9 @@ class FloatNeurons:
     preactivation, activation : str
         The values of the graph that this layer's sum and its activation equal; `activation` is empty where a max pool
         stood between the two, because the pool now follows.
+    channels : (int, int or None)
+        The channels of these values that this layer computes, from the first to before the second: all of them, but
+        where the values are concatenated from several layers'.
     """
 
     name: str
@@ -57,11 +64,12 @@ class FloatNeurons:
     phase: float
     preactivation: str
     activation: str
+    channels: tuple[int, int | None] = (0, None)
 
 
 @dataclass(frozen=True, eq=False)
 class FloatReadout:
-    """The linear end of the network, like `FloatNeurons` without the activation."""
+    """A linear end of the network, like `FloatNeurons` without the activation."""
 
     name: str
     synapses: tuple[Synapse, ...]
@@ -74,7 +82,7 @@ FloatLayer = FloatNeurons | MaxPool | FloatReadout
 
 @dataclass(frozen=True, eq=False)
 class FloatNetwork:
-    """Layers in topological order; the last one is the `FloatReadout`. The input is called ``input``."""
+    """Layers in topological order, a `FloatReadout` an output last. The input is called ``input``."""
 
     input_shape: Shape
     layers: tuple[FloatLayer, ...]
@@ -85,7 +93,8 @@ def fold(graph: Graph, *, check: int = 2) -> FloatNetwork:
     """Fold a graph into layers of synapses and CQReLU.
 
     Batch norm and average pools go into the weights, a max pool before a CQReLU goes behind it (both are monotone),
-    additions become further synapses of the same neurons.
+    additions and concatenations become further synapses of the neurons that read them. The CQReLU of a concatenation
+    is one layer a part.
 
     Parameters
     ----------
@@ -112,7 +121,7 @@ def averages_into_linear(graph: Graph) -> Graph:
     any size among them.
     """
     by_name = {op.name: op for op in graph.operations}
-    readers = Counter(name for op in graph.operations for name in op.inputs)
+    readers = Counter([*graph.outputs, *(name for op in graph.operations for name in op.inputs)])
     changed: dict[str, Operation] = {}
     for linear in graph.operations:
         flatten = by_name[linear.inputs[0]] if linear.kind == "Linear" else None
@@ -139,7 +148,7 @@ def _shape_of(graph: Graph, name: str) -> Shape:
 
 
 def evaluate(network: FloatNetwork, x: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return the real activation of every layer, the logits last, for real inputs (N, ...) in float64."""
+    """Return the real activation of every layer, the readouts last, for real inputs (N, ...) in float64."""
     values = {INPUT: x.to(torch.float64)}
     for layer in network.layers:
         if isinstance(layer, MaxPool):
@@ -174,6 +183,11 @@ class _Affine:
     label: str = ""
 
     @property
+    def width(self) -> int:
+        """How many channels or features it has."""
+        return self.shape[0]
+
+    @property
     def identity_of(self) -> str | None:
         """The source that this value is, unchanged, if it is one."""
         if len(self.terms) != 1 or bool(self.bias.any()) or not _is_pointwise(self.terms[0]):
@@ -190,6 +204,12 @@ class _PooledAffine:
     affine: _Affine
     pool: Operation
     of: str
+    channels: tuple[int, int]
+
+    @property
+    def width(self) -> int:
+        """How many channels it has."""
+        return self.affine.width
 
 
 class _Folder:
@@ -199,41 +219,96 @@ class _Folder:
         self.graph = graph
         self.layers: list[FloatLayer] = []
         self.shapes: dict[str, Shape] = {INPUT: graph.input_shape}
-        self.values: dict[str, _Affine | _PooledAffine] = {}
+        if INPUT in graph.output_names:
+            raise UnsupportedModelError(f"an output is called {INPUT!r}, as the network's input is. Rename it.")
+        self.values: dict[str, tuple[_Affine | _PooledAffine, ...]] = {}
 
     def fold(self) -> FloatNetwork:
         for op in self.graph.operations:
             self.values[op.name] = self._fold(op)
-        output = self._affine(self.graph.operations[-1], self.graph.operations[-1].name)
-        if len(output.shape) != 1:
-            raise UnsupportedModelError(
-                f"the model returns shape {output.shape} a sample. It must return a vector of logits."
-            )
-        last = self.graph.operations[-1]
-        terms = tuple(self._dense(last, term) for term in output.terms)
-        name = self._unique(output.label or "readout")
-        self._add(FloatReadout(name, terms, _compress(output.bias), last.name), output.shape)
+        by_name = {op.name: op for op in self.graph.operations}
+        for i, name in enumerate(self.graph.outputs):
+            self._readout(by_name[name], self.graph.output_names[i] if self.graph.output_names else "")
         return FloatNetwork(self.graph.input_shape, tuple(self.layers), self.shapes)
 
-    def _fold(self, op: Operation) -> _Affine | _PooledAffine:
-        if op.kind == "input":
-            return self._identity(INPUT)
-        if op.kind == "CQReLU":
-            return self._activation(op)
-        if op.kind == "add":
-            a, b = (self._affine(op, name) for name in op.inputs)
-            return _Affine(a.shape, a.terms + b.terms, a.bias + b.bias, a.label or b.label)
-        value = self._affine(op, op.inputs[0])
-        return _RULES[op.kind](self, op, value)
+    def _readout(self, op: Operation, name: str) -> None:
+        """Add the readout of an output; where its parts are several, each has rows of zeros for the others."""
+        parts = self._affine(op.name, "the output")
+        width = sum(part.width for part in parts)
+        made = []
+        for part, (start, stop) in zip(parts, _channels_of(parts), strict=True):
+            terms = part.terms if len(part.shape) == 3 else tuple(self._dense(op, term) for term in part.terms)
+            if len(part.shape) == 3 and any(isinstance(term, Dense) for term in terms):
+                raise UnsupportedModelError(
+                    f"{op.path}: an output image that no convolution can say, but only a matrix. Flatten this output."
+                )
+            bias = torch.zeros(width, *part.shape[1:], dtype=torch.float64)
+            bias[start:stop] = part.bias
+            terms = terms if len(parts) == 1 else tuple(_among(term, start, width) for term in terms)
+            made.append(_Affine(tuple(bias.shape), terms, bias))
+        total = _sum(made, "")
+        name = name or self._unique((parts[0].label if len(parts) == 1 else "") or "readout")
+        self._add(FloatReadout(name, total.terms, _compress(total.bias), op.name), total.shape)
 
-    def _affine(self, op: Operation, name: str) -> _Affine:
-        value = self.values[name]
-        if isinstance(value, _PooledAffine):
-            raise UnsupportedModelError(
-                f"{value.pool.path}: a max pool of something that is no activation, followed by {op.kind} ({op.path}). "
-                "Put a CQReLU right before or right behind the max pool."
-            )
-        return value
+    def _fold(self, op: Operation) -> tuple[_Affine | _PooledAffine, ...]:
+        if op.kind == "input":
+            return (self._identity(INPUT),)
+        if op.kind == "concatenate":
+            return tuple(part for name in op.inputs for part in self.values[name])
+        if op.kind == "CQReLU":
+            parts = self.values[op.inputs[0]]
+            return tuple(self._activation(op, *each) for each in zip(parts, _channels_of(parts), strict=True))
+        reader = f"{op.kind} ({op.path})"
+        if op.kind == "add":
+            a, b = (self._affine(name, reader) for name in op.inputs)
+            cuts = {stop for parts in (a, b) for _, stop in _channels_of(parts)}
+            pairs = zip(self._cut(op, a, cuts), self._cut(op, b, cuts), strict=True)
+            return tuple(_sum(pair, pair[0].label or pair[1].label) for pair in pairs)
+        affines = self._affine(op.inputs[0], reader)
+        if op.kind in _SUMS:
+            return _SUMS[op.kind](self, op, affines)
+        each = zip(affines, _channels_of(affines), strict=True)
+        return tuple(_RULES[op.kind](self, op, value, slice(*channels)) for value, channels in each)
+
+    def _affine(self, name: str, reader: str) -> tuple[_Affine, ...]:
+        """Return the parts of a value that `reader` can only read as linear ones."""
+        parts = self.values[name]
+        for part in parts:
+            if isinstance(part, _PooledAffine):
+                raise UnsupportedModelError(
+                    f"{part.pool.path}: a max pool of something that is no activation, followed by {reader}. "
+                    "Put a CQReLU right before or right behind the max pool."
+                )
+        return parts  # type: ignore[return-value]
+
+    def _cut(self, op: Operation, parts: tuple[_Affine, ...], cuts: set[int]) -> list[_Affine]:
+        """Return the parts cut further, so that each ends at one of `cuts`."""
+        made = []
+        for part, (start, stop) in zip(parts, _channels_of(parts), strict=True):
+            ends = sorted(cut for cut in cuts if start < cut <= stop)
+            for first, last in zip([start, *ends], ends, strict=False):
+                made.append(self._channels(op, part, first - start, last - start))
+        return made
+
+    def _channels(self, op: Operation, value: _Affine, start: int, stop: int) -> _Affine:
+        """Return channels `start` to `stop` of a value: the rows of its weights."""
+        if (start, stop) == (0, value.width):
+            return value
+
+        def rows(term: Synapse) -> Synapse:
+            if isinstance(term, Conv):
+                # A flattened image has as many features a channel as it has positions.
+                size = term.output_shape(self.shapes[term.source])[1:] if len(value.shape) == 1 else ()
+                positions = int(np.prod(size))
+                if start % positions == stop % positions == 0:
+                    weight = _ungrouped(term)[start // positions : stop // positions]
+                    return replace(term, weight=weight, groups=1)
+                term = self._dense(op, term)
+            positions = int(np.prod(value.shape[1:]))
+            return replace(term, weight=term.weight[start * positions : stop * positions])
+
+        shape = (stop - start, *value.shape[1:])
+        return replace(value, shape=shape, terms=tuple(map(rows, value.terms)), bias=value.bias[start:stop])
 
     def _identity(self, source: str) -> _Affine:
         shape = self.shapes[source]
@@ -243,8 +318,7 @@ class _Folder:
             term = Dense(source, np.eye(shape[0]))
         return _Affine(shape, (term,), torch.zeros(shape, dtype=torch.float64))
 
-    def _activation(self, op: Operation) -> _Affine:
-        value = self.values[op.inputs[0]]
+    def _activation(self, op: Operation, value: _Affine | _PooledAffine, channels: tuple[int, int]) -> _Affine:
         pooled = isinstance(value, _PooledAffine)
         flat = value.affine if isinstance(value, _PooledAffine) else value
         affine = self._shaped(op, flat)
@@ -257,6 +331,7 @@ class _Folder:
             PHASES[op.arguments["rounding"]],
             value.of if isinstance(value, _PooledAffine) else op.inputs[0],
             "" if pooled else op.name,
+            value.channels if isinstance(value, _PooledAffine) else channels,
         )
         self._add(neurons, affine.shape)
         if isinstance(value, _PooledAffine):
@@ -274,7 +349,7 @@ class _Folder:
             (shape,) = images
             return replace(value, shape=shape, bias=value.bias.reshape(shape))
         terms = tuple(self._dense(op, term) for term in value.terms)
-        return replace(value, shape=(value.bias.numel(),), terms=terms, bias=value.bias.flatten())
+        return _sum([_Affine((value.bias.numel(),), terms, value.bias.flatten())], value.label)
 
     def _max_pool(self, op: Operation, source: str) -> _Affine:
         if len(self.shapes[source]) != 3:
@@ -304,40 +379,60 @@ class _Folder:
         self.shapes[layer.name] = shape
 
     def _unique(self, name: str) -> str:
-        candidates: Iterator[str] = (name if i == 0 else f"{name}_{i}" for i in range(len(self.shapes) + 1))
-        return next(candidate for candidate in candidates if candidate not in self.shapes)
+        taken = {*self.shapes, *self.graph.output_names}
+        candidates: Iterator[str] = (name if i == 0 else f"{name}_{i}" for i in range(len(taken) + 1))
+        return next(candidate for candidate in candidates if candidate not in taken)
 
-    # One rule for each kind of linear operation: an affine value in, an affine value out.
+    # One rule for each kind of operation that sums over its input's channels: all of its parts in, a part or more out.
 
-    def _conv(self, op: Operation, value: _Affine) -> _Affine:
-        kernel = Conv(
-            "",
-            op.tensors["weight"].double().numpy(),
-            _pair(op.arguments["stride"]),
-            _pair(op.arguments["padding"]),
-            _pair(op.arguments["dilation"]),
-            op.arguments["groups"],
+    def _conv(self, op: Operation, parts: tuple[_Affine, ...]) -> tuple[_Affine, ...]:
+        weight, groups = op.tensors["weight"].double().numpy(), op.arguments["groups"]
+        bias = _column(op.tensors.get("bias", torch.zeros(len(weight))), 3)
+        stride, padding, dilation = (_pair(op.arguments[name]) for name in ("stride", "padding", "dilation"))
+        kernel = Conv("", weight, stride, padding, dilation, groups)
+        rows, columns = len(weight) // groups, weight.shape[1]
+        if groups > 1 and any(start % columns for start, _ in _channels_of(parts)):  # a part ends within a group
+            kernel, groups = replace(kernel, weight=_ungrouped(kernel), groups=1), 1
+        made = []
+        for part, (start, stop) in zip(parts, _channels_of(parts), strict=True):
+            if groups == 1:
+                own = replace(kernel, weight=kernel.weight[:, start:stop])
+            else:
+                first, last = start // columns, stop // columns
+                own = replace(kernel, weight=weight[first * rows : last * rows], groups=last - first)
+            terms = tuple(self._convolve(op, own, term, part.shape) for term in part.terms)
+            shifted = apply(own, part.bias[None])[0]
+            made.append(_Affine(own.output_shape(part.shape), terms, shifted, op.path))
+        made = [_sum(made, op.path)] if groups == 1 else made
+        return tuple(
+            replace(part, bias=part.bias + bias[slice(*channels)])
+            for part, channels in zip(made, _channels_of(made), strict=True)
         )
-        shape = kernel.output_shape(value.shape)
-        bias = apply(kernel, value.bias[None])[0] + _channels(op.tensors.get("bias"), len(shape))
-        return _Affine(
-            shape, tuple(self._convolve(op, kernel, term, value.shape) for term in value.terms), bias, op.path
-        )
 
-    def _linear(self, op: Operation, value: _Affine) -> _Affine:
-        if len(value.shape) != 1:
-            raise UnsupportedModelError(f"{op.path}: Linear on shape {value.shape}. Flatten first.")
+    def _linear(self, op: Operation, parts: tuple[_Affine, ...]) -> tuple[_Affine, ...]:
+        for part in parts:
+            if len(part.shape) != 1:
+                raise UnsupportedModelError(f"{op.path}: Linear on shape {part.shape}. Flatten first.")
         weight = op.tensors["weight"].double()
-        bias = weight @ value.bias + _channels(op.tensors.get("bias"), 1)
-        return _Affine((len(weight),), tuple(self._multiply(weight, term) for term in value.terms), bias, op.path)
+        made = []
+        for part, (start, stop) in zip(parts, _channels_of(parts), strict=True):
+            own = weight[:, start:stop]
+            terms = tuple(self._multiply(own, term) for term in part.terms)
+            made.append(_Affine((len(weight),), terms, own @ part.bias, op.path))
+        total = _sum(made, op.path)
+        return (replace(total, bias=total.bias + _column(op.tensors.get("bias", torch.zeros(())), 1)),)
 
-    def _batch_norm(self, op: Operation, value: _Affine) -> _Affine:
-        t = {name: tensor.double() for name, tensor in op.tensors.items()}
+    # One rule for each other kind of linear operation: a part in, a part out. `channels` are those of the operation's
+    # input that the part is.
+
+    def _batch_norm(self, op: Operation, value: _Affine, channels: slice) -> _Affine:
+        t = {name: tensor.double()[channels] for name, tensor in op.tensors.items()}
         scale = t.get("weight", torch.ones(())) / torch.sqrt(t["running_var"] + op.arguments["eps"])
         return self._rescale(op, value, scale, t.get("bias", torch.zeros(())) - t["running_mean"] * scale)
 
-    def _normalize(self, op: Operation, value: _Affine) -> _Affine:
-        mean, std = (op.tensors[name].double().expand(value.shape[0]) for name in ("mean", "std"))
+    def _normalize(self, op: Operation, value: _Affine, channels: slice) -> _Affine:
+        mean, std = (op.tensors[name].double() for name in ("mean", "std"))
+        mean, std = (t.expand(value.width) if t.numel() == 1 else t[channels] for t in (mean, std))
         return self._rescale(op, value, 1 / std, -mean / std)
 
     def _rescale(self, op: Operation, value: _Affine, scale: torch.Tensor, shift: torch.Tensor) -> _Affine:
@@ -352,10 +447,10 @@ class _Folder:
         return replace(
             value,
             terms=tuple(rescaled(term) for term in value.terms),
-            bias=value.bias * full + _channels(shift, len(value.shape)),
+            bias=value.bias * full + _column(shift, len(value.shape)),
         )
 
-    def _average(self, op: Operation, value: _Affine) -> _Affine:
+    def _average(self, op: Operation, value: _Affine, channels: slice) -> _Affine:
         a = op.arguments
         kernel = _pair(a["kernel_size"])
         stride, padding = _pair(a["stride"] or kernel), _pair(a["padding"])
@@ -368,7 +463,7 @@ class _Folder:
         )
         return self._window(op, value, window, lambda x: F.avg_pool2d(x, **a))
 
-    def _adaptive(self, op: Operation, value: _Affine) -> _Affine:
+    def _adaptive(self, op: Operation, value: _Affine, channels: slice) -> _Affine:
         size = tuple(n if n else m for n, m in zip(_pair(op.arguments["output_size"]), value.shape[1:], strict=True))
         kernel = (value.shape[1] // size[0], value.shape[2] // size[1])
         even = all(k * n == m for k, n, m in zip(kernel, size, value.shape[1:], strict=True))
@@ -401,13 +496,13 @@ class _Folder:
 
         return replace(value, shape=tuple(bias.shape), terms=tuple(averaged(term) for term in value.terms), bias=bias)
 
-    def _maximum(self, op: Operation, value: _Affine) -> _Affine | _PooledAffine:
+    def _maximum(self, op: Operation, value: _Affine, channels: slice) -> _Affine | _PooledAffine:
         source = value.identity_of
         if source is not None and source != INPUT:
             return self._max_pool(op, source)
-        return _PooledAffine(value, op, op.inputs[0])
+        return _PooledAffine(value, op, op.inputs[0], (channels.start, channels.stop))
 
-    def _flatten(self, op: Operation, value: _Affine) -> _Affine:
+    def _flatten(self, op: Operation, value: _Affine, channels: slice) -> _Affine:
         return replace(value, shape=(int(np.prod(value.shape)),), bias=value.bias.flatten())
 
     # Composition of linear maps.
@@ -452,9 +547,11 @@ class _Folder:
         return Dense(inner.source, linear(columns).flatten(1).T.contiguous().numpy())
 
 
-_RULES: dict[str, Callable[[_Folder, Operation, _Affine], _Affine | _PooledAffine]] = {
+_SUMS: dict[str, Callable[[_Folder, Operation, tuple[_Affine, ...]], tuple[_Affine, ...]]] = {
     "Conv2d": _Folder._conv,
     "Linear": _Folder._linear,
+}
+_RULES: dict[str, Callable[[_Folder, Operation, _Affine, slice], _Affine | _PooledAffine]] = {
     "BatchNorm1d": _Folder._batch_norm,
     "BatchNorm2d": _Folder._batch_norm,
     "Normalize": _Folder._normalize,
@@ -463,6 +560,40 @@ _RULES: dict[str, Callable[[_Folder, Operation, _Affine], _Affine | _PooledAffin
     "MaxPool2d": _Folder._maximum,
     "Flatten": _Folder._flatten,
 }
+
+
+def _channels_of(parts: Sequence[_Affine | _PooledAffine]) -> list[tuple[int, int]]:
+    """Return the first channel of each part, and the one after its last, within the value that they make up."""
+    stops = list(accumulate(part.width for part in parts))
+    return list(zip([0, *stops], stops, strict=False))
+
+
+def _sum(values: Sequence[_Affine], label: str) -> _Affine:
+    """Return the sum of values, with one synapse for all terms of the same source and geometry."""
+    terms: dict[Any, Synapse] = {}
+    for term in (term for value in values for term in value.terms):
+        geometry = tuple(getattr(term, f.name) for f in fields(term) if f.name != "weight")
+        key = (type(term), term.weight.shape, *geometry)
+        terms[key] = replace(term, weight=terms[key].weight + term.weight) if key in terms else term
+    bias = torch.stack([value.bias for value in values]).sum(0)
+    return _Affine(values[0].shape, tuple(terms.values()), bias, label)
+
+
+def _ungrouped(conv: Conv) -> NDArray[np.float64]:
+    """Return the weights (O, C, KH, KW) of the same convolution in one group: zeros between the groups."""
+    out, per_group = conv.weight.shape[:2]
+    full = np.zeros((out, conv.groups * per_group, *conv.weight.shape[2:]))
+    for rows, columns in zip(np.split(np.arange(out), conv.groups), range(0, full.shape[1], per_group), strict=True):
+        full[rows, columns : columns + per_group] = conv.weight[rows]
+    return full
+
+
+def _among(term: Synapse, start: int, width: int) -> Synapse:
+    """Return a synapse whose rows are those from `start` on among `width`, and zero elsewhere."""
+    rows = _ungrouped(term) if isinstance(term, Conv) else term.weight
+    full = np.zeros((width, *rows.shape[1:]))
+    full[start : start + len(rows)] = rows
+    return replace(term, weight=full, groups=1) if isinstance(term, Conv) else replace(term, weight=full)
 
 
 def _check_matrix(op: Operation, source: str, outputs: int, inputs: int) -> None:
@@ -490,12 +621,13 @@ def _compose(outer: Conv, inner: Conv, shape: Shape) -> Conv | None:
     )
     if outer.padding != (0, 0) and not tiles:
         return None
+    mix: Callable[[NDArray, NDArray], NDArray] = np.multiply
     if inner.groups == inner.weight.shape[0] and inner.weight.shape[1] == 1:
         weight, groups, taps = outer.weight, outer.groups, _gather(inner.weight, outer)
     elif outer.groups == outer.weight.shape[0] == inner.weight.shape[0] and outer.weight.shape[1] == 1:
         weight, groups, taps = outer.weight, inner.groups, inner.weight
     else:
-        return None
+        weight, groups, taps, mix = _ungrouped(outer), 1, _ungrouped(inner), np.matmul
     extent = [
         (ko - 1) * do * si + (ki - 1) * di + 1
         for ko, do, si, ki, di in zip(
@@ -507,14 +639,14 @@ def _compose(outer: Conv, inner: Conv, shape: Shape) -> Conv | None:
             strict=True,
         )
     ]
-    composed = np.zeros((outer.weight.shape[0], max(weight.shape[1], taps.shape[1]), *extent))
+    composed = np.zeros((*mix(weight[:, :, 0, 0], taps[:, :, 0, 0]).shape, *extent))
     for i in range(outer.weight.shape[2]):
         for j in range(outer.weight.shape[3]):
             for k in range(inner.weight.shape[2]):
                 for m in range(inner.weight.shape[3]):
                     row = i * outer.dilation[0] * inner.stride[0] + k * inner.dilation[0]
                     column = j * outer.dilation[1] * inner.stride[1] + m * inner.dilation[1]
-                    composed[:, :, row, column] += weight[:, :, i, j] * taps[:, :, k, m]
+                    composed[:, :, row, column] += mix(weight[:, :, i, j], taps[:, :, k, m])
     stride = tuple(a * b for a, b in zip(outer.stride, inner.stride, strict=True))
     padding = tuple(p * s + q for p, s, q in zip(outer.padding, inner.stride, inner.padding, strict=True))
     return Conv(inner.source, composed, stride, padding, (1, 1), groups)  # type: ignore[arg-type]
@@ -551,9 +683,8 @@ def _compress(bias: torch.Tensor) -> NDArray[np.float64]:
     return flat[:, 0].copy() if alike else array
 
 
-def _channels(values: torch.Tensor | None, ndim: int) -> torch.Tensor:
-    if values is None:
-        return torch.zeros((), dtype=torch.float64)
+def _column(values: torch.Tensor, ndim: int) -> torch.Tensor:
+    """Return one value a channel, so that it broadcasts against an image or a vector."""
     return values.double().reshape(-1, *(1,) * (ndim - 1))
 
 
@@ -576,9 +707,11 @@ def _check(network: FloatNetwork, graph: Graph, samples: int) -> None:
             values[layer.name] = max_pool(layer, values[layer.source])
             continue
         shape = (-1, *network.shapes[layer.name])  # a flattened image is an image for its neurons
-        z, expected = received(network, layer, values), truth[layer.preactivation].reshape(shape)
+        part = slice(*layer.channels) if isinstance(layer, FloatNeurons) else slice(None)
+        z, expected = received(network, layer, values), truth[layer.preactivation][:, part].reshape(shape)
         tolerance = 1e-9 * max(1.0, float(expected.abs().max()))
         if z.shape != expected.shape or float((z - expected).abs().max()) > tolerance:
             raise AssertionError(f"{layer.name}: folding changed the function; this is a bug in lava_casc")
         if isinstance(layer, FloatNeurons):
-            values[layer.name] = truth[layer.activation].reshape(shape) if layer.activation else activate(layer, z)
+            found = truth[layer.activation][:, part].reshape(shape) if layer.activation else activate(layer, z)
+            values[layer.name] = found

@@ -6,8 +6,9 @@ that names the module's path and the operation; nothing is skipped.
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from lava_casc.frontend.cqrelu import CQReLU, Normalize
 
 SUPPORTED = (
     "Conv2d, Linear, BatchNorm1d/2d, CQReLU, AvgPool2d, MaxPool2d, AdaptiveAvgPool2d, Flatten, Dropout, Identity, "
-    "Normalize and addition"
+    "Normalize, addition and concatenation along channels"
 )
 
 
@@ -34,7 +35,7 @@ class Operation:
     name : str
         Unique; also the name of the value that it computes.
     kind : str
-        A key of `KINDS`, or ``add`` or ``input``.
+        A key of `KINDS`, or ``add``, ``concatenate`` (along dimension 1) or ``input``.
     path : str
         Where it stands in the model, for messages: a module path, or that of the module which calls it.
     inputs : tuple of str
@@ -54,7 +55,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Graph:
-    """A model as data: operations in topological order, the last one's value is the output.
+    """A model as data: operations in topological order, and which of their values are the outputs.
 
     Attributes
     ----------
@@ -62,28 +63,42 @@ class Graph:
         The first one has kind ``input``.
     input_shape : tuple of int
         Without the batch.
+    outputs : tuple of str
+        Names of the values that the model returns, in order; by default that of the last operation.
+    output_names : tuple of str
+        What the model itself calls them: the keys of the dictionary that it returns, if it does, else empty.
 
     Raises
     ------
     ValueError
-        An operation is of an unknown kind, stands twice, or does not read what comes before it.
+        An operation is of an unknown kind, stands twice, or does not read what comes before it; an output is none of
+        their values.
     """
 
     operations: tuple[Operation, ...]
     input_shape: tuple[int, ...]
+    outputs: tuple[str, ...] = ()
+    output_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         known: set[str] = set()
         for op in self.operations:
-            if op.kind not in ("input", "add", *_BY_NAME):
+            if op.kind not in (*_INPUTS, *_BY_NAME):
                 raise ValueError(f"{op.name}: an operation of unknown kind {op.kind!r}")
             if op.name in known or (op.kind == "input") != (not known):
                 raise ValueError(f"{op.name}: the name stands twice, or the input does not stand first and alone")
-            if len(op.inputs) != {"input": 0, "add": 2}.get(op.kind, 1) or not known.issuperset(op.inputs):
+            fewest, most = _INPUTS.get(op.kind, (1, 1))
+            if not fewest <= len(op.inputs) <= most or not known.issuperset(op.inputs):
                 raise ValueError(f"{op.name}: cannot read {', '.join(map(str, op.inputs)) or 'nothing'}")
             known.add(op.name)
         if not known:
             raise ValueError("a graph without operations")
+        object.__setattr__(self, "outputs", self.outputs or (self.operations[-1].name,))
+        if not known.issuperset(self.outputs):
+            raise ValueError(f"no operation computes the outputs {', '.join(map(str, self.outputs))}")
+        names = self.output_names
+        if names and (len(names) != len(self.outputs) or len(set(names)) != len(names) or not all(names)):
+            raise ValueError(f"{', '.join(names)} do not name {len(self.outputs)} outputs")
 
 
 #: Every module that can be traced, and the constructor arguments that say all about it.
@@ -100,9 +115,12 @@ KINDS: dict[type[nn.Module], tuple[str, ...]] = {
     Normalize: (),
 }
 _BY_NAME = {kind.__name__: kind for kind in KINDS}
+#: The other kinds of operations: how many inputs they take, at least and at most.
+_INPUTS: dict[str, tuple[int, float]] = {"input": (0, 0), "add": (2, 2), "concatenate": (1, math.inf)}
 #: What changes nothing in evaluation.
 _TRANSPARENT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity)
 _ADD = (operator.add, operator.iadd, torch.add)
+_CONCATENATE = (torch.cat, torch.concat, torch.concatenate)
 _FLATTEN = (torch.flatten, "flatten", torch.reshape, "reshape", "view")
 _MEAN = (torch.mean, "mean")
 _POOLS: dict[Any, tuple[type[nn.Module], tuple[str, ...]]] = {
@@ -118,7 +136,8 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
     Parameters
     ----------
     model : torch.nn.Module
-        Takes (N, \\*input_shape) and returns (N, classes). Left as it was.
+        Takes (N, \\*input_shape) and returns (N, K) or (N, C, H, W), or a tuple, a list or a dictionary of several
+        such outputs. Left as it was.
     input_shape : tuple of int
         (C, H, W) or (N,).
 
@@ -163,9 +182,11 @@ class GraphModel(nn.Module):
             {f"op{i}": _module(op) for i, op in enumerate(graph.operations) if op.kind in _BY_NAME}
         )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the model's output."""
-        return self.values(x)[self.graph.operations[-1].name]
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Return the model's output, or all of them in order where they are several."""
+        found = self.values(x)
+        outputs = tuple(found[name] for name in self.graph.outputs)
+        return outputs if len(outputs) > 1 else outputs[0]
 
     def graph_with_weights(self) -> Graph:
         """Return the graph with the weights that the module has now, after training on."""
@@ -186,6 +207,8 @@ class GraphModel(nn.Module):
                 found[op.name] = x
             elif op.kind == "add":
                 found[op.name] = inputs[0] + inputs[1]
+            elif op.kind == "concatenate":
+                found[op.name] = torch.cat(inputs, 1)
             else:
                 found[op.name] = self.operations[f"op{i}"](*inputs)
         return found
@@ -216,19 +239,23 @@ class _Translator:
         self.alias: dict[fx.Node, str] = {}
 
     def graph(self) -> Graph:
-        output = next(node for node in self.nodes.nodes if node.op == "output")
-        if not isinstance(output.args[0], fx.Node):
-            raise UnsupportedModelError("the model returns more than one tensor. Return the logits alone.")
-        for node in self._needed(output.args[0]):
+        returned = next(node for node in self.nodes.nodes if node.op == "output").args[0]
+        outputs = _outputs(returned)
+        if not outputs or not all(isinstance(output, fx.Node) and output in self.shapes for output in outputs):
+            raise UnsupportedModelError(
+                "the model returns something other than tensors. "
+                "Return one, or a tuple, a list or a dictionary of them."
+            )
+        names = tuple(returned) if isinstance(returned, dict) else ()
+        if not all(isinstance(name, str) and name for name in names):
+            raise UnsupportedModelError("the model returns a dictionary with keys that are no names. Use strings.")
+        for node in self._needed(outputs):
             self._translate(node)
-        last = self.alias[output.args[0]]
-        if last != self.operations[-1].name:
-            raise UnsupportedModelError("the model computes something after its output. Return the last value.")
-        return Graph(tuple(self.operations), self.input_shape)
+        return Graph(tuple(self.operations), self.input_shape, tuple(self.alias[node] for node in outputs), names)
 
-    def _needed(self, output: fx.Node) -> list[fx.Node]:
-        """Return the nodes whose tensors flow into the output, in order (sizes for a reshape do not)."""
-        wanted, stack = set(), [output]
+    def _needed(self, outputs: Sequence[fx.Node]) -> list[fx.Node]:
+        """Return the nodes whose tensors flow into the outputs, in order (sizes for a reshape do not)."""
+        wanted, stack = set(), list(outputs)
         while stack:
             node = stack.pop()
             if node not in wanted:
@@ -327,6 +354,15 @@ class _Translator:
                     "Make them equal."
                 )
             self._append(node, "add", path)
+        elif target in _CONCATENATE:
+            dim = _argument(node, 1, "dim", node.kwargs.get("axis", 0))
+            rank = len(self.shapes[node]) + 1
+            if not isinstance(dim, int) or dim % rank != 1:
+                raise UnsupportedModelError(
+                    f"{path}: {name}() along dimension {dim} is not supported. Concatenate along dimension 1, the "
+                    "channels of images or the features of vectors."
+                )
+            self._append(node, "concatenate", path)
         elif target in _FLATTEN:
             self._check_flatten(node, path)
             self._append(node, "Flatten", path)
@@ -488,20 +524,33 @@ def _compare(model: nn.Module, graph: Graph) -> None:
         x = (torch.rand((4, *graph.input_shape), generator=generator) * 2 - 1) * size
         with torch.no_grad():
             try:
-                theirs, ours = model(x.to(**tensor)), mine(x.to(**tensor))
-                alike = (theirs == ours) | (theirs.isnan() & ours.isnan())
+                pairs = list(zip(_outputs(model(x.to(**tensor))), _outputs(mine(x.to(**tensor))), strict=True))
+                differences = [_difference(theirs, ours) for theirs, ours in pairs]
             except Exception as error:
                 raise UnsupportedModelError(
                     f"the model does not run on a batch of 4 ({_first_line(error)}). Keep the batch size out of it."
                 ) from error
-        difference = torch.where(alike, 0, (theirs - ours).abs()).flatten(1).amax(1)
-        size_of_output = theirs.abs().nan_to_num(0.0, 0.0).flatten(1).amax(1)
-        if not bool((difference <= 1e-3 * size_of_output + 1e-9).any()):
-            raise UnsupportedModelError(
-                "the model does something that torch.fx cannot see: its output differs from the traced graph's by "
-                f"{float(difference.min()):g}. Keep hooks, and in-place operations on tensors that are used again, "
-                "out of it."
-            )
+        for difference, size_of_output in differences:
+            if not bool((difference <= 1e-3 * size_of_output + 1e-9).any()):
+                raise UnsupportedModelError(
+                    "the model does something that torch.fx cannot see: its output differs from the traced graph's by "
+                    f"{float(difference.min()):g}. Keep hooks, and in-place operations on tensors that are used again, "
+                    "out of it."
+                )
+
+
+def _difference(theirs: torch.Tensor, ours: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each sample's greatest difference between two outputs, and the greatest value of the first."""
+    alike = (theirs == ours) | (theirs.isnan() & ours.isnan())
+    difference = torch.where(alike, 0, (theirs - ours).abs()).flatten(1).amax(1)
+    return difference, theirs.abs().nan_to_num(0.0, 0.0).flatten(1).amax(1)
+
+
+def _outputs(returned: Any) -> tuple[Any, ...]:
+    """Return what a model returned as a tuple: of the values of a dictionary, of the items of a list or tuple."""
+    if isinstance(returned, dict):
+        return tuple(returned.values())
+    return tuple(returned) if isinstance(returned, tuple | list) else (returned,)
 
 
 def _kind_of_tensor(model: nn.Module) -> dict[str, Any]:

@@ -82,6 +82,37 @@ def test_round_trip(path):
         assert all(torch.equal(one.tensors[k], t) for k, t in other.tensors.items())
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_several_outputs_and_concatenation(tmp_path, named):
+    def run(s, x):
+        y, z = torch.cat([s.a(x), s.b(x)], 1), s.act(s.a(x))
+        return {"second": z, "first": y} if named else (z, y, z)
+
+    several = Model(run, a=nn.Conv2d(3, 2, 1), b=nn.Conv2d(3, 4, 1), act=CQReLU(4))
+    save_model(tmp_path / "m.pt", several, SPEC)
+    found = load_checkpoint(tmp_path / "m.pt")
+    assert found.graph.outputs == trace(several, SPEC.shape).outputs
+    assert found.graph.output_names == (("second", "first") if named else ())
+    x = torch.rand(2, 3, 6, 8)
+    with torch.no_grad():
+        wanted = several(x).values() if named else several(x)
+        assert all(torch.equal(a, b) for a, b in zip(found.model(x), wanted, strict=True))
+    save_model(tmp_path / "again.pt", found.model, SPEC)
+    again = load_checkpoint(tmp_path / "again.pt").graph
+    assert (again.outputs, again.output_names) == (found.graph.outputs, found.graph.output_names)
+
+
+def test_a_checkpoint_of_version_1_has_one_output(path):
+    """Before version 2, no file said which values are the outputs."""
+    before = load_checkpoint(path)
+    rewrite(path, lambda content: (content.pop("outputs"), content.pop("output_names"), content.update(version=1)))
+    found = load_checkpoint(path)
+    assert found.graph.outputs == before.graph.outputs == (before.graph.operations[-1].name,)
+    x = torch.rand(2, 3, 6, 8)
+    with torch.no_grad():
+        assert torch.equal(found.model(x), model()(x))
+
+
 def test_saved_again_it_stays_the_same(path, tmp_path):
     found = load_checkpoint(path)
     save_model(tmp_path / "again.pt", found.model, found.input, examples=found.examples, about=found.about)
@@ -282,10 +313,10 @@ def test_foreign_content(tmp_path, content):
     refused(tmp_path / "m.pt", "not a lava_casc checkpoint")
 
 
-@pytest.mark.parametrize("version", [2, 0, None, "1", 1e9])
+@pytest.mark.parametrize("version", [3, 0, None, "1", 1e9])
 def test_other_versions(path, version):
     rewrite(path, lambda content: content.update(version=version))
-    refused(path, f"checkpoint version {version}; this lava_casc reads 1")
+    refused(path, f"checkpoint version {version}; this lava_casc reads 1 to 2")
 
 
 @pytest.mark.parametrize("allow_pickle", [False, True])
@@ -360,6 +391,16 @@ MADE_UP = {
     "input flat": lambda c: c["input"].update(shape=(5,)),
     "input range": lambda c: c["input"].update(low="a"),
     "input extra": lambda c: c["input"].update(more=1),
+    "outputs missing": lambda c: c.pop("outputs"),
+    "output names missing": lambda c: c.pop("output_names"),
+    "no outputs": lambda c: c.update(outputs=[]),
+    "outputs None": lambda c: c.update(outputs=None),
+    "outputs of another type": lambda c: c.update(outputs=[1]),
+    "outputs no list": lambda c: c.update(outputs="x"),
+    "unknown output": lambda c: c.update(outputs=["nowhere"]),
+    "names for other outputs": lambda c: c.update(output_names=["a", "b"]),
+    "names of another type": lambda c: c.update(output_names=[1]),
+    "names no list": lambda c: c.update(output_names="a"),
     "unknown kind": lambda c: op(c, "Conv2d").update(kind="Sigmoid"),
     "kind of another type": lambda c: op(c, "Conv2d").update(kind=["Conv2d"]),
     "kind None": lambda c: op(c, "Conv2d").update(kind=None),

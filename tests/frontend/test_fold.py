@@ -11,7 +11,7 @@ from torch import nn
 
 from lava_casc.errors import UnsupportedModelError
 from lava_casc.frontend import CQReLU, GraphModel, InputSpec, Normalize, fold, quantize, trace
-from lava_casc.frontend.fold import FloatNeurons, activate, evaluate, received
+from lava_casc.frontend.fold import FloatNeurons, FloatReadout, activate, evaluate, received
 from lava_casc.hardware import read_hardware
 from lava_casc.linear import max_pool
 from lava_casc.network import Conv, Dense, MaxPool
@@ -35,12 +35,14 @@ def unchanged(model, shape=IMAGE, samples=4):
             values[layer.name] = max_pool(layer, values[layer.source])
             continue
         z = received(network, layer, values)
-        wanted = truth[layer.preactivation]
+        part = slice(*layer.channels) if isinstance(layer, FloatNeurons) else slice(None)
+        wanted = truth[layer.preactivation][:, part]
         assert z.numel() == wanted.numel() > 0
         assert float((z - wanted.reshape(z.shape)).abs().max()) < 1e-12 * max(1, float(wanted.abs().max()))
         assert z.shape[1:] == network.shapes[layer.name]
         if isinstance(layer, FloatNeurons):
-            values[layer.name] = truth[layer.activation].reshape(z.shape) if layer.activation else activate(layer, z)
+            found = truth[layer.activation][:, part].reshape(z.shape) if layer.activation else activate(layer, z)
+            values[layer.name] = found
     assert wanted.abs().max() > 0
     names = [layer.name for layer in network.layers]
     assert len(set(names)) == len(names)
@@ -180,9 +182,14 @@ REWRITES = {
         [nn.Conv2d(3, 2, 2), nn.MaxPool2d(2), act(), nn.Conv2d(2, 2, 2), act()],
         ["conv", "pool", "conv"],
     ),
-    "1x1 after conv": ([nn.Conv2d(3, 5, (2, 3), 2, 1), nn.Conv2d(5, 2, 1), act()], ["dense"]),
-    "conv after 1x1": ([nn.Conv2d(3, 5, 1), nn.Conv2d(5, 2, 3, padding=1), act()], ["dense"]),
-    "conv after conv": ([nn.Conv2d(3, 2, 3, (2, 1), 1), nn.Conv2d(2, 4, 2, padding=1), act()], ["dense"]),
+    "1x1 after conv": ([nn.Conv2d(3, 5, (2, 3), 2, 1), nn.Conv2d(5, 2, 1), act()], ["conv"]),
+    "conv after 1x1": ([nn.Conv2d(3, 5, 1), nn.Conv2d(5, 2, 3, padding=1), act()], ["conv"]),
+    "conv after conv": ([nn.Conv2d(3, 2, 3, (2, 1), 1), nn.Conv2d(2, 4, (1, 2), dilation=2), act()], ["conv"]),
+    "padded conv after conv": ([nn.Conv2d(3, 2, 3, (2, 1), 1), nn.Conv2d(2, 4, 2, padding=1), act()], ["dense"]),
+    "grouped conv after grouped conv": (
+        [nn.Conv2d(3, 6, (2, 3), (1, 2), (1, 0), groups=3), nn.Conv2d(6, 4, (3, 1), (2, 1), groups=2), act()],
+        ["conv"],
+    ),
     "flatten, act": ([nn.Conv2d(3, 4, 3), nn.Flatten(), act()], ["conv"]),
     "flatten, bn1d, act": ([nn.Conv2d(3, 2, 3), nn.Flatten(), nn.BatchNorm1d(48), act()], ["dense"]),
     "act, flatten, bn1d": ([act(), nn.Flatten(), nn.BatchNorm1d(144), act()], ["conv", "dense"]),
@@ -267,6 +274,118 @@ def test_a_module_may_be_called_like_our_own_layers(name):
     assert len(unchanged(model, (5,)).layers) == 2
 
 
+# Concatenations: never made, but read part by part
+
+
+def cat(*values):
+    return torch.cat(values, 1)
+
+
+#: Modules by name, on images of 5 channels or as many as the name says. `p`, `q` and `r` make 3, 2 and 4 channels.
+PARTS = {
+    "p": lambda: nn.Conv2d(5, 3, 3, padding=1),
+    "q": lambda: nn.Conv2d(5, 2, (1, 3), padding=(0, 1)),
+    "r": lambda: nn.Conv2d(5, 4, 1),
+    "same": lambda: nn.Conv2d(5, 5, 3, padding=1),
+    "uneven": lambda: nn.Conv2d(5, 4, (3, 2), (2, 1), (1, 0), (1, 2)),
+    "uneven8": lambda: nn.Conv2d(8, 3, (3, 2), (2, 1), (1, 0), (1, 2), bias=False),
+    "uneven9": lambda: nn.Conv2d(9, 3, (3, 2), (2, 1), (1, 0), (1, 2)),
+    "grouped": lambda: nn.Conv2d(5, 10, (2, 3), (1, 2), (1, 0), groups=5),
+    "same_grouped": lambda: nn.Conv2d(5, 5, 3, padding=1, groups=5),
+    "grouped8": lambda: nn.Conv2d(8, 6, (2, 1), 1, (1, 0), groups=2),
+    "grouped9": lambda: nn.Conv2d(9, 6, (2, 1), 1, (1, 0), groups=3, bias=False),
+    "bn": lambda: nn.BatchNorm2d(5),
+    "bn9": lambda: nn.BatchNorm2d(9, affine=False),
+    "bn240": lambda: nn.BatchNorm1d(240),
+    "colours": lambda: Normalize([0.1, 0.2, 0.3, -0.1, 0.0], [1.0, 2.0, 0.5, 0.7, 1.5]),
+    "grey": lambda: Normalize(0.3, 0.6),
+    "wide": lambda: nn.Linear(240, 7),
+    "wider": lambda: nn.Linear(240, 233),
+    "narrow": lambda: nn.Linear(5, 3),
+    "narrower": lambda: nn.Linear(5, 2),
+} | {f"act{i}": lambda i=i: act(i) for i in range(2, 7)}
+#: What is computed from x, an activation of 5 channels, and each layer's synapses: convolutions, dense, pools.
+CONCATENATIONS = {
+    "conv of acts": (lambda s, x: s.uneven(cat(s.act2(s.p(x)), s.act3(s.q(x)))), "c c cc"),
+    "conv of linear parts": (lambda s, x: s.uneven9(cat(s.colours(x), s.act2(s.r(x)))), "c cc"),
+    "padded conv of linear parts": (lambda s, x: s.uneven(cat(s.p(x), s.q(x))), "d"),
+    "conv of one part": (lambda s, x: s.uneven(torch.cat([x], 1)), "c"),
+    "conv of the same twice": (lambda s, x: s.uneven8(cat(y := s.act2(s.r(x)), y)), "c c"),
+    "conv of a part and its input": (lambda s, x: s.uneven9(cat(x, s.act2(s.r(x)))), "c cc"),
+    "conv of a nest": (lambda s, x: s.uneven9(cat(cat(s.act2(s.q(x)), s.act3(s.q(x))), x)), "c c ccc"),
+    "depthwise": (lambda s, x: s.grouped(cat(s.act2(s.p(x)), s.act3(s.q(x)))), "c c c c"),
+    "groups that align": (lambda s, x: s.grouped8(cat(s.act2(s.r(x)), s.act3(s.r(x)))), "c c c c"),
+    "groups that do not": (lambda s, x: s.grouped9(cat(s.act2(s.r(x)), x)), "c cc"),
+    "bn": (lambda s, x: s.bn(cat(s.act2(s.p(x)), s.q(x))), "c c c"),
+    "bn, act, conv": (lambda s, x: s.uneven(s.act4(s.bn(cat(s.act2(s.p(x)), s.act3(s.q(x)))))), "c c c c cc"),
+    "bn before a padded conv": (lambda s, x: s.uneven9(s.bn9(cat(x, s.act2(s.r(x))))), "c cc"),
+    "normalize": (lambda s, x: s.colours(cat(s.act2(s.p(x)), s.act3(s.q(x)))), "c c c c"),
+    "normalize by one number": (lambda s, x: s.grey(cat(s.act2(s.p(x)), s.act3(s.q(x)))), "c c c c"),
+    "linear parts": (lambda s, x: cat(s.p(x), s.q(x)), "c c"),
+    "linear": (lambda s, x: s.wide(cat(s.act2(s.p(x)), s.act3(s.q(x))).flatten(1)), "c c dd"),
+    "linear of flat parts": (
+        lambda s, x: s.wide(cat(s.act2(s.p(x)).flatten(1), s.act3(s.q(x)).flatten(1))),
+        "c c dd",
+    ),
+    "linear of vectors": (lambda s, x: s.wide(cat(s.act2(s.p(x).flatten(1)), s.q(x).flatten(1))), "c dd"),
+    "bn of flat parts": (lambda s, x: s.bn240(cat(s.act2(s.p(x)).flatten(1), s.q(x).flatten(1))), "c d d"),
+    "flat": (lambda s, x: cat(s.act2(s.p(x)), s.q(x)).flatten(1), "c c c"),
+    "average": (lambda s, x: s.uneven(F.avg_pool2d(cat(s.act2(s.p(x)), s.act3(s.q(x))), 3, 1, 1)), "c c dd"),
+    "average of parts": (lambda s, x: F.avg_pool2d(cat(s.act2(s.p(x)), s.q(x)), (2, 3), 1), "c c c"),
+    "uneven average": (lambda s, x: F.adaptive_avg_pool2d(cat(s.act2(s.p(x)), s.q(x)), (4, 5)), "c d d"),
+    "average, then linear": (
+        lambda s, x: s.narrow(F.adaptive_avg_pool2d(cat(s.act2(s.p(x)), s.act3(s.q(x))), 1).flatten(1)),
+        "c c dd",
+    ),
+    "max pool of acts": (
+        lambda s, x: s.uneven(F.max_pool2d(cat(s.act2(s.p(x)), s.act3(s.q(x))), (2, 3), 1)),
+        "c c p p cc",
+    ),
+    "max pool before act": (lambda s, x: F.max_pool2d(cat(s.p(x), s.act3(s.q(x))), 2), "c p c p c"),
+    "max pool before act, beside others": (
+        lambda s, x: cat(F.max_pool2d(s.p(x), 2), F.avg_pool2d(s.act2(s.q(x)), 2), F.max_pool2d(cat(x, s.r(x)), 2)),
+        "c p c p c c c p",
+    ),
+    "sum of equal splits": (lambda s, x: cat(s.p(x), s.q(x)) + cat(s.act2(s.p(x)), s.act3(s.q(x))), "c c cc cc"),
+    "sum of other splits": (lambda s, x: cat(s.act2(s.p(x)), s.q(x)) + cat(s.act3(s.q(x)), s.p(x)), "c c cc cc cc"),
+    "sum with an act": (lambda s, x: cat(s.act2(s.p(x)), s.q(x)) + x, "c cc cc"),
+    "sum with a conv": (lambda s, x: s.same(x) + cat(s.act2(s.p(x)), s.act3(s.q(x))), "c c cc cc"),
+    "sum with a grouped conv": (lambda s, x: cat(s.p(x), s.q(x)) + s.same_grouped(x), "c cc"),
+    "sum with a matrix": (lambda s, x: cat(s.p(x), s.q(x)) + s.same(s.same(x)), "d d"),
+    "sum of flat values": (
+        lambda s, x: cat(s.act2(s.p(x)), s.q(x)).flatten(1) + s.act3(s.same(x)).flatten(1),
+        "c c cc cc",
+    ),
+    "sum that cuts a channel": (lambda s, x: cat(s.wide(x.flatten(1)), s.wider(x.flatten(1))) + x.flatten(1), "d d"),
+    "sum of vectors": (
+        lambda s, x: (lambda v: cat(s.act2(s.narrow(v)), s.narrower(v)) + v)(x.mean((2, 3))),
+        "d dd d",
+    ),
+    "conv of a sum": (lambda s, x: s.uneven(cat(s.act2(s.p(x)), s.act3(s.q(x))) + x), "c c ccc"),
+    "concatenation of a sum": (lambda s, x: s.uneven9(cat(s.act2(s.same(x)) + x, s.act3(s.r(x)))), "c c ccc"),
+    "spatial pyramid": (
+        lambda s, x: s.uneven9(
+            cat(y := s.act2(s.q(x)), *(F.max_pool2d(y, k, 1, k // 2) for k in (3, 5)), s.act3(s.p(x)))
+        ),
+        "c p p c cccc",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONCATENATIONS)
+def test_concatenation(case):
+    run, wanted = CONCATENATIONS[case]
+    torch.manual_seed(0)
+    model = Model(lambda s, x: s.act6(run(s, s.act1(x))), act1=act(8), **{name: make() for name, make in PARTS.items()})
+    network = unchanged(ready(head(model), (5, 6, 8)), (5, 6, 8))
+    found = ["p" if kinds == "pool" else "".join(kind[0] for kind in kinds) for _, kinds in layers(network)]
+    assert " ".join(found[1:-1]) == wanted
+    for layer in network.layers[1:]:
+        if not isinstance(layer, MaxPool):
+            keys = [(s.source, type(s), s.weight.shape, getattr(s, "stride", 0)) for s in layer.synapses]
+            assert len(set(keys)) == len(keys)
+
+
 # Ends of a model
 
 
@@ -328,10 +447,92 @@ def test_refused(case):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("body", [[nn.Conv2d(3, 2, 3)], [nn.MaxPool2d(2)]])
-def test_the_output_is_a_vector(body):
-    with pytest.raises(UnsupportedModelError, match="must return a vector|Put a CQReLU"):
-        fold(trace(nn.Sequential(*body), IMAGE))
+# Several outputs
+
+
+def outputs_of(model, shape=(5, 6, 8)):
+    """Fold; the readouts must come last, in order, with the model's outputs. Return the network."""
+    network = unchanged(ready(model, shape), shape)
+    x = torch.rand(3, *shape, dtype=torch.float64) * 2 - 1
+    with torch.no_grad():
+        found = model.double()(x)
+    wanted = [found] if isinstance(found, torch.Tensor) else list(found.values() if isinstance(found, dict) else found)
+    made = evaluate(network, x)
+    readouts = network.layers[-len(wanted) :]
+    assert all(isinstance(layer, FloatReadout) for layer in readouts)
+    assert not any(isinstance(layer, FloatReadout) for layer in network.layers[: -len(wanted)])
+    for layer, value in zip(readouts, wanted, strict=True):
+        assert network.shapes[layer.name] == value.shape[1:]
+        torch.testing.assert_close(made[layer.name], value, rtol=1e-9, atol=1e-9)
+    if isinstance(found, dict):
+        assert [layer.name for layer in readouts] == list(found)
+    return network
+
+
+#: What is returned, and each readout's synapses.
+OUTPUTS = {
+    "image": (lambda s, x: s.uneven(x), "c"),
+    "image of an act": (lambda s, x: s.act2(s.uneven(x)), "c"),
+    "image of a max pool": (lambda s, x: F.max_pool2d(x, 2), "c"),
+    "two": (lambda s, x: (s.uneven(x), s.wide(x.flatten(1))), "c d"),
+    "list": (lambda s, x: [s.uneven(x), s.act2(s.p(x))], "c c"),
+    "one in a tuple": (lambda s, x: (s.uneven(x),), "c"),
+    "three": (lambda s, x: (s.wide(x.flatten(1)), s.p(x), s.narrow(x.mean((2, 3)))), "d c d"),
+    "the same twice": (lambda s, x: (y := s.p(x), y), "c c"),
+    "the same act twice": (lambda s, x: (x, x), "c c"),
+    "read on": (lambda s, x: (y := s.same(x), s.p(s.act2(y))), "c c"),
+    "read on, and its act": (lambda s, x: (y := s.same(x), s.act2(y), s.p(s.act2(y))), "c c c"),
+    "sum": (lambda s, x: (s.p(x), s.same(x) + x), "c cc"),
+    "average": (lambda s, x: (x.mean((2, 3)), F.avg_pool2d(x, 2)), "d c"),
+    "concatenation": (lambda s, x: (cat(s.act2(s.p(x)), s.act3(s.q(x))), s.p(x)), "cc c"),
+    "concatenation of linear parts": (lambda s, x: cat(s.same_grouped(x), s.r(x), x), "cc"),
+    "flat concatenation": (lambda s, x: (cat(s.act2(s.p(x)), s.q(x)).flatten(1), s.p(x)), "dd c"),
+    "vectors": (lambda s, x: (lambda v: cat(s.narrow(v), s.act2(s.narrower(v))))(x.mean((2, 3))), "dd"),
+    "dictionary": (lambda s, x: {"boxes": s.p(x), "classes": s.wide(x.flatten(1))}, "c d"),
+    "names of populations": (
+        lambda s, x: {"same": s.narrow(s.act2(s.same(x)).mean((2, 3))), "act1": x, "p": s.p(x)},
+        "d c c",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OUTPUTS)
+def test_outputs(case):
+    run, wanted = OUTPUTS[case]
+    torch.manual_seed(0)
+    parts = {name: make() for name, make in PARTS.items()}
+    network = outputs_of(Model(lambda s, x: run(s, s.act1(x)), act1=act(8), **parts))
+    found = [kinds for _, kinds in layers(network)][-len(wanted.split()) :]
+    assert " ".join("".join(kind[0] for kind in kinds) for kinds in found) == wanted
+
+
+def test_a_large_image_output_needs_no_matrix(monkeypatch):
+    monkeypatch.setattr(sys.modules["lava_casc.frontend.fold"], "DENSE_LIMIT", 0)
+    model = Model(
+        lambda s, x: cat(s.act(s.conv(x)), x, s.conv(x)), act=act(), conv=nn.Conv2d(4, 4, 3, padding=1, groups=2)
+    )
+    (readout,) = [x for x in fold(trace(model, (4, 60, 70))).layers if isinstance(x, FloatReadout)]
+    assert [s.weight.shape for s in readout.synapses] == [(12, 4, 1, 1), (12, 4, 1, 1), (12, 4, 3, 3)]
+
+
+def test_readouts_are_named_after_the_module_that_has_the_weights():
+    model = Model(
+        lambda s, x: (s.a(s.act(x)), s.b(s.act(x)), s.act(x)), act=act(), a=nn.Linear(5, 2), b=nn.Linear(5, 3)
+    )
+    assert [name for name, _ in layers(unchanged(model, (5,)))] == ["act", "act_1", "act_2", "a", "b", "readout"]
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (lambda s, x: {"input": s.conv(x)}, "^an output is called 'input', as the network's input is"),
+        (lambda s, x: (x, F.max_pool2d(s.conv(x), 2)), "^max_pool2d: .*, followed by the output. Put a CQReLU"),
+        (lambda s, x: F.adaptive_avg_pool2d(s.act(x), (4, 5)), "^adaptive_avg_pool2d: an output image .* Flatten this"),
+    ],
+)
+def test_outputs_refused(run, message):
+    with pytest.raises(UnsupportedModelError, match=message):
+        fold(trace(Model(run, conv=nn.Conv2d(3, 3, 1), act=act()), IMAGE))
 
 
 def test_windows_of_padding_alone():
@@ -364,8 +565,8 @@ def test_fold_checks_itself(monkeypatch):
     module = __import__("sys").modules["lava_casc.frontend.fold"]
     right = module._RULES["BatchNorm2d"]
 
-    def wrong(folder, op, value):
-        found = right(folder, op, value)
+    def wrong(folder, op, value, channels):
+        found = right(folder, op, value, channels)
         return module.replace(found, bias=found.bias + 1e-8)
 
     monkeypatch.setitem(module._RULES, "BatchNorm2d", wrong)

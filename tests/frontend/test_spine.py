@@ -1,12 +1,14 @@
 """The spine on random models: float model == folded network, integer network == spikes; dyadic models."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 import torch
 from random_models import dyadic_model, random_model
 
+from lava_casc.errors import UnsupportedModelError
 from lava_casc.frontend import GraphModel, InputSpec, fold, quantize, trace
 from lava_casc.frontend.fold import FloatNeurons, FloatReadout, activate, received
 from lava_casc.hardware import read_hardware
@@ -29,13 +31,15 @@ def layer_by_layer(model, shape, x):
             values[layer.name] = max_pool(layer, values[layer.source])
             continue
         z = received(network, layer, values)
-        wanted = truth[layer.preactivation].reshape(z.shape)
+        part = slice(*layer.channels) if isinstance(layer, FloatNeurons) else slice(None)
+        wanted = truth[layer.preactivation][:, part].reshape(z.shape)
         torch.testing.assert_close(z, wanted, rtol=1e-9, atol=1e-9)
         if isinstance(layer, FloatNeurons):
             values[layer.name] = activate(layer, z)
             if layer.activation:  # at a tie, the last bit of a sum decides a whole level: go on from the graph's
-                values[layer.name] = truth[layer.activation].reshape(z.shape)
-    assert isinstance(network.layers[-1], FloatReadout)
+                values[layer.name] = truth[layer.activation][:, part].reshape(z.shape)
+    readouts = [layer.preactivation for layer in network.layers if isinstance(layer, FloatReadout)]
+    assert readouts == list(graph.outputs) == [layer.preactivation for layer in network.layers[-len(readouts) :]]
     return network
 
 
@@ -46,7 +50,13 @@ def check_model(seed):
     spec = InputSpec(shape, low, high, 1 / max(high, 1))
     images = rng.integers(low, high + 1, (3, *shape))
     x = torch.as_tensor(images, dtype=torch.float64) * spec.scale
-    network = layer_by_layer(model, shape, x)
+    try:
+        network = layer_by_layer(model, shape, x)
+    except UnsupportedModelError as error:
+        if "Flatten this output" not in str(error):
+            raise
+        model.flat = True
+        network = layer_by_layer(model, shape, x)
     integers, report = quantize(
         network, spec, read_hardware(), weight_bits=int(rng.integers(4, 9)), per_channel=bool(rng.integers(2))
     )
@@ -68,7 +78,12 @@ def test_random_model(seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(FEW, MANY))
 def test_many_random_models(seed):
-    check_model(seed)
+    try:
+        check_model(seed)
+    except UnsupportedModelError as error:  # two in a hundred; none of the few above
+        if not re.search("a max pool of .* whose windows only a matrix can say", str(error)):
+            raise
+        pytest.skip(str(error))
 
 
 def dyadic(seed, levels=8):

@@ -19,12 +19,16 @@ IMAGE = (3, 4, 6)
 
 
 def same(model, shape=IMAGE):
-    """Trace; the graph's output must be the model's bit for bit. Return the kinds."""
+    """Trace; the graph's outputs must be the model's bit for bit. Return the kinds."""
     randomize(model)
     graph = trace(model, shape)
     x = torch.rand(3, *shape) * 2 - 1
     with torch.no_grad():
-        assert torch.equal(GraphModel(graph).eval()(x), model(x))
+        wanted, found = model(x), GraphModel(graph).eval()(x)
+    wanted = tuple(wanted.values()) if isinstance(wanted, dict) else wanted
+    assert isinstance(found, tuple) == (isinstance(wanted, tuple | list) and len(wanted) > 1)
+    pairs = zip(*(v if isinstance(v, tuple | list) else (v,) for v in (found, wanted)), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
     return kinds(graph)
 
 
@@ -58,6 +62,22 @@ FORMS = {
     "torch.add keyword": (lambda s, x: torch.add(input=s.conv(x), other=x), ["Conv2d", "add"]),
     "method add": (lambda s, x: s.conv(x).add(x), ["Conv2d", "add"]),
     "add to itself": (lambda s, x: x + x, ["add"]),
+    "cat": (lambda s, x: torch.cat([s.conv(x), x], 1), ["Conv2d", "concatenate"]),
+    "cat keyword": (lambda s, x: torch.cat(dim=1, tensors=(s.conv(x), x)), ["Conv2d", "concatenate"]),
+    "cat axis": (lambda s, x: torch.cat((s.conv(x), x), axis=1), ["Conv2d", "concatenate"]),
+    "concat": (lambda s, x: torch.concat([x, s.conv(x)], -3), ["Conv2d", "concatenate"]),
+    "concatenate": (lambda s, x: torch.concatenate([x, s.conv(x), x], dim=-3), ["Conv2d", "concatenate"]),
+    "cat of vectors": (lambda s, x: torch.cat([x.flatten(1), x.mean((2, 3))], -1), None),
+    "cat of one": (lambda s, x: torch.cat([x], 1), ["concatenate"]),
+    "cat of the same": (lambda s, x: torch.cat([x, x], 1), ["concatenate"]),
+    "cat of cats": (lambda s, x: torch.cat([torch.cat([x, x], 1), x], 1), ["concatenate", "concatenate"]),
+    "tuple": (lambda s, x: (s.conv(x), x.flatten(1)), ["Conv2d", "Flatten"]),
+    "list": (lambda s, x: [s.conv(x), x], ["Conv2d"]),
+    "tuple of one": (lambda s, x: (s.conv(x),), ["Conv2d"]),
+    "dictionary": (lambda s, x: {"a": s.conv(x), "b": s.act(x)}, ["Conv2d", "CQReLU"]),
+    "the same twice": (lambda s, x: (y := s.conv(x), y), ["Conv2d"]),
+    "output read on": (lambda s, x: (y := s.conv(x), s.act(y)), ["Conv2d", "CQReLU"]),
+    "an output last but one": (lambda s, x: (lambda y: (s.act(y), y))(s.conv(x)), ["Conv2d", "CQReLU"]),
     "dropout function": (lambda s, x: F.dropout(s.conv(x), training=s.training), ["Conv2d"]),
     "dropout2d function": (lambda s, x: F.dropout2d(s.conv(x), 0.5, s.training), ["Conv2d"]),
     "module by keyword": (lambda s, x: s.conv(input=x), ["Conv2d"]),
@@ -71,7 +91,18 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_supported_form(form):
     run, wanted = FORMS[form]
-    assert same(Model(run, conv=nn.Conv2d(3, 3, 3, padding=1), act=CQReLU(4))) == wanted
+    found = same(Model(run, conv=nn.Conv2d(3, 3, 3, padding=1), act=CQReLU(4)))
+    assert found == (wanted or ["Flatten", "AdaptiveAvgPool2d", "Flatten", "concatenate"])
+
+
+def test_outputs_are_named_and_ordered_as_the_model_returns_them():
+    conv, act = nn.Conv2d(3, 3, 1), CQReLU(4)
+    graph = trace(Model(lambda s, x: (y := s.conv(x), s.act(y), x, y), conv=conv, act=act), IMAGE)
+    assert (graph.outputs, graph.output_names) == (("conv", "act", "x", "conv"), ())
+    graph = trace(Model(lambda s, x: {"b": s.act(x), "a": s.conv(x)}, conv=conv, act=act), IMAGE)
+    assert (graph.outputs, graph.output_names) == (("act", "conv"), ("b", "a"))
+    assert trace(GraphModel(graph), IMAGE).output_names == ("b", "a")
+    assert trace(Model(lambda s, x: s.act(x), act=act), IMAGE).outputs == ("act",)
 
 
 def test_in_place_sum():
@@ -163,7 +194,16 @@ REFUSED = {
         r"relu: relu\(\) is not supported: .*F.relu",
     ),
     "x.relu": (lambda s, x: x.relu(), None, r"relu: relu\(\) is not supported: .*replace_relu"),
-    "torch.cat": (lambda s, x: torch.cat([x, x], 1), None, r"cat: cat\(\) is not supported"),
+    "cat of rows": (lambda s, x: torch.cat([x, x], 2), None, r"^cat: cat\(\) along dimension 2 .* dimension 1"),
+    "cat of columns": (lambda s, x: torch.cat([x, x], -1), None, r"^cat: cat\(\) along dimension -1"),
+    "cat of vectors": (
+        lambda s, x: torch.cat([s.part(x), s.part(x)], -2),
+        nn.Flatten(),
+        r"^cat: cat\(\) along dimension -2",
+    ),
+    "cat of batches": (lambda s, x: torch.concat([x, x]), None, r"^concat: concat\(\) along dimension 0"),
+    "cat along a size": (lambda s, x: torch.cat([x, x], x.dim() - 3), None, "cannot be traced"),
+    "cat of what does not fit": (lambda s, x: torch.cat([x, s.part(x)], 1), nn.AvgPool2d(2), "does not run on an inp"),
     "split": (lambda s, x: x.split(1, 1)[0], None, r"split: split\(\) is not supported"),
     "reflect": (
         lambda s, x: s.part(x),
@@ -195,8 +235,13 @@ REFUSED = {
         "a tensor of its own .part",
     ),
     "own buffer": (lambda s, x: x + s.part.bias.sum(), nn.Conv2d(3, 3, 1), "a tensor of its own .part.bias"),
-    "several": (lambda s, x: (x, s.part(x)), nn.Flatten(), "more than one tensor"),
-    "dictionary": (lambda s, x: {"logits": s.part(x)}, nn.Flatten(), "more than one tensor"),
+    "nest": (lambda s, x: (x, [s.part(x)]), nn.Flatten(), "returns something other than tensors. Return one"),
+    "None": (lambda s, x: (x, None), None, "returns something other than tensors. Return one"),
+    "nothing": (lambda s, x: (), None, "returns something other than tensors. Return one"),
+    "size": (lambda s, x: (x, x.size(1)), None, "returns something other than tensors. Return one"),
+    "keys": (lambda s, x: {1: s.part(x)}, nn.Flatten(), "keys that are no names. Use strings"),
+    "empty key": (lambda s, x: {"": s.part(x)}, nn.Flatten(), "keys that are no names. Use strings"),
+    "split output": (lambda s, x: x.split(1, 1), None, r"split: split\(\) is not supported"),
     "control flow": (
         lambda s, x: x if x.sum() > 0 else s.part(x),
         nn.Flatten(),
@@ -313,6 +358,14 @@ def test_in_place_addition_to_what_is_used_again():
 
     with pytest.raises(UnsupportedModelError, match="something that torch.fx cannot see"):
         trace(Model(run, conv=nn.Conv2d(3, 3, 1), act=CQReLU(4)), IMAGE)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_hook_that_changes_one_output(first):
+    model = Model(lambda s, x: (s.a(x), s.b(x)), a=nn.Linear(5, 3), b=nn.Linear(5, 2))
+    (model.a if first else model.b).register_forward_hook(lambda module, args, output: output * 2)
+    with pytest.raises(UnsupportedModelError, match="something that torch.fx cannot see"):
+        trace(model, (5,))
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -456,6 +509,8 @@ ADD = Operation("a", "add", "a", ("x", "x"))
             (X, Operation("a", "Flatten", "a", ("b",)), Operation("b", "Flatten", "b", ("a",))),
             "cannot read b",
         ),
+        ((X, Operation("a", "concatenate", "a")), "cannot read nothing"),
+        ((X, Operation("a", "concatenate", "a", ("x", "b"))), "cannot read x, b"),
     ],
 )
 def test_graph_refuses(operations, message):
@@ -463,3 +518,21 @@ def test_graph_refuses(operations, message):
         Graph(operations, (5,))
     assert Graph((X, ADD), (5,)).operations[1] is ADD
     assert not issubclass(ValueError, CascError)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "names", "message"),
+    [
+        (("a", "b"), (), "no operation computes the outputs a, b"),
+        (("a", 1), (), "no operation computes the outputs a, 1"),
+        (("a", "x"), ("one",), "one do not name 2 outputs"),
+        (("a",), ("one", "two"), "one, two do not name 1 outputs"),
+        (("a", "x"), ("one", "one"), "one, one do not name 2 outputs"),
+        (("a", "x"), ("one", ""), "one,  do not name 2 outputs"),
+    ],
+)
+def test_graph_refuses_outputs(outputs, names, message):
+    with pytest.raises(ValueError, match=message):
+        Graph((X, ADD), (5,), outputs, names)
+    assert Graph((X, ADD), (5,)).outputs == ("a",)
+    assert Graph((X, ADD), (5,), ("x", "a", "x"), ("one", "two", "three")).outputs == ("x", "a", "x")
