@@ -320,7 +320,7 @@ class _Translator:
             raise UnsupportedModelError(
                 f"{path}: {kind.__name__} is not supported{_hint(kind.__name__)}. Supported are {SUPPORTED}."
             )
-        _check_module(module, path)
+        self._check_module(node, module, path)
         arguments = {name: _plain(getattr(module, name)) for name in KINDS[kind]}
         if isinstance(module, nn.Flatten):
             self._check_flatten(node, path)
@@ -390,10 +390,19 @@ class _Translator:
                     f"{path}: {name}() with windows computed from a tensor's size. Give them in numbers."
                 )
             module = kind(**given)
-            _check_module(module, path)
+            self._check_module(node, module, path)
             self._append(node, kind.__name__, path, {name: _plain(getattr(module, name)) for name in KINDS[kind]})
         else:
             raise UnsupportedModelError(f"{path}: {name}() is not supported{_hint(name)}. Supported are {SUPPORTED}.")
+
+    def _check_module(self, node: fx.Node, module: nn.Module, path: str) -> None:
+        if isinstance(module, nn.MaxPool2d) and module.ceil_mode:
+            # Where no window reaches beyond the image and its padding, both modes are the same.
+            before = torch.zeros(1, *self.shapes[self._tensor_inputs(node)[0]])
+            floor = {name: getattr(module, name) for name in (*KINDS[nn.MaxPool2d], "return_indices")}
+            if F.max_pool2d(before, **{**floor, "return_indices": False}).shape[1:] == self.shapes[node]:
+                module = nn.MaxPool2d(**floor)
+        _check_module(module, path)
 
     def _is_spatial_mean(self, node: fx.Node) -> bool:
         """Whether a mean goes over height and width, all of both and nothing else."""
@@ -435,7 +444,7 @@ _CHECKS: dict[type[nn.Module], Callable[[Any], str | None]] = {
         else None
     ),
     nn.MaxPool2d: lambda m: (
-        "ceil_mode. Use floor mode"
+        "ceil_mode and a window that reaches beyond the image. Use floor mode, or another image size"
         if m.ceil_mode
         else "return_indices. Return the values alone"
         if m.return_indices

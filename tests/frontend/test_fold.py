@@ -10,7 +10,7 @@ from models import Model, randomize
 from torch import nn
 
 from lava_casc.errors import UnsupportedModelError
-from lava_casc.frontend import CQReLU, GraphModel, InputSpec, Normalize, fold, quantize, trace
+from lava_casc.frontend import CQReLU, GraphModel, InputSpec, Normalize, fold, quantize, replace_relu, trace
 from lava_casc.frontend.fold import FloatNeurons, FloatReadout, activate, evaluate, received
 from lava_casc.hardware import read_hardware
 from lava_casc.linear import max_pool
@@ -363,6 +363,12 @@ CONCATENATIONS = {
     ),
     "conv of a sum": (lambda s, x: s.uneven(cat(s.act2(s.p(x)), s.act3(s.q(x))) + x), "c c ccc"),
     "concatenation of a sum": (lambda s, x: s.uneven9(cat(s.act2(s.same(x)) + x, s.act3(s.r(x)))), "c c ccc"),
+    "inception": (
+        lambda s, x: s.uneven9(
+            cat(s.act2(s.p(s.act3(s.same(x)))), s.act4(s.q(F.max_pool2d(x, 3, 1, 1))), s.act5(s.r(x)))
+        ),
+        "c c p c c ccc",
+    ),
     "spatial pyramid": (
         lambda s, x: s.uneven9(
             cat(y := s.act2(s.q(x)), *(F.max_pool2d(y, k, 1, k // 2) for k in (3, 5)), s.act3(s.p(x)))
@@ -445,6 +451,19 @@ def test_refused(case):
     with pytest.raises(UnsupportedModelError, match=message) as caught:
         fold(trace(ready(head(*body)), IMAGE))
     assert "\n" not in str(caught.value)
+
+
+def test_a_densenet_of_torchvision():
+    models = pytest.importorskip("torchvision.models")
+    net = models.DenseNet(growth_rate=4, block_config=(2, 3), num_init_features=6, bn_size=2, num_classes=3)
+    body = nn.Sequential(net.features, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), net.classifier)
+    network = unchanged(replace_relu(body, 4, rounding="round"), (3, 40, 48))
+    reads = {layer.name: len(layer.synapses) for layer in network.layers if not isinstance(layer, MaxPool)}
+    # As many synapses as the concatenation has parts. A linear value is no layer: each of its readers sums it up anew.
+    assert [reads[f"0.denseblock1.denselayer{i}.conv1"] for i in (1, 2)] == [1, 2]
+    assert [reads[f"0.denseblock2.denselayer{i}.conv1"] for i in (1, 2, 3)] == [1, 2, 3]
+    assert [reads[f"0.transition1.conv{i}"] for i in ("", "_1", "_2", "_3")] == [3, 3, 3, 3]
+    assert reads["4"] == 4
 
 
 # Several outputs
