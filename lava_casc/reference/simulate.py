@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from lava_casc.integer import split_evenly, spread
+from lava_casc.integer import signed_bits, split_evenly, spread
 from lava_casc.linear import apply, effective_weight, exact_dtype, max_pool
 from lava_casc.network import IntegerNetwork, MaxPool, Neurons, Readout, Synapse, per_neuron
 from lava_casc.ranges import ranges
@@ -32,7 +32,8 @@ def simulate(
     """Run a network as spikes, step by step, and report for every sample whether it ended in proven silence.
 
     Every synapse delays by one step: what a layer emits in step t arrives in step t + 1. A batch stops early once all
-    of its samples are certified, because nothing can happen afterwards.
+    of its samples are certified, because nothing can happen afterwards; a layer at rest, to which nothing arrives,
+    is passed over.
 
     Parameters
     ----------
@@ -74,11 +75,21 @@ _BY_LAYER = ("messages", "spikes", "counts", "potentials", "synops")
 
 @dataclass
 class _State:
-    """What changes while a batch runs, by layer."""
+    """What changes while a batch runs, by layer.
+
+    Attributes
+    ----------
+    potential, count : dict of str to tensor
+    emitted : dict of str to tensor
+        The spikes of the last step; None where there were none.
+    resting : set of str
+        Released layers that were silent in their last step: without a current they stay so.
+    """
 
     potential: dict[str, torch.Tensor]
     count: dict[str, torch.Tensor]
-    emitted: dict[str, torch.Tensor]
+    emitted: dict[str, torch.Tensor | None]
+    resting: set[str] = field(default_factory=set)
 
 
 class _Runner:
@@ -90,31 +101,33 @@ class _Runner:
         self.last_event = network.last_event(schedule)
         bounds = ranges(network)
         self.weights: dict[tuple[str, int], torch.Tensor] = {}
-        self.bias: dict[str, torch.Tensor] = {}
+        self.bias: dict[str, torch.Tensor | None] = {}
         self.start: dict[str, torch.Tensor] = {}
         self.threshold: dict[str, torch.Tensor] = {}
         self.pooled = {name: exact_dtype(peak) for name, peak in network.peaks.items()}
+        #: 32 bits where the proof says that they hold everything, thresholds among it: half the memory.
+        self.dtype = {layer.name: torch.int64 for layer in network}
         for layer in network.computed:
             if isinstance(layer, MaxPool):
                 continue
             shape = network.shapes[layer.name]
+            greatest = int(layer.threshold.max(initial=0)) if isinstance(layer, Neurons) else 0
+            if max(bounds[layer.name].bits, signed_bits(0, greatest)) < 32:
+                self.dtype[layer.name] = torch.int32
             # Partial sums of a current stay within the sum of all magnitudes, which the current's interval spans.
             dtype = exact_dtype(int(bounds[layer.name].current.high.max(initial=0)))
             for i, synapse in enumerate(layer.synapses):
                 self.weights[layer.name, i] = effective_weight(synapse, dtype)
             per_step, remainder = split_evenly(layer.bias, schedule.wake_steps)
-            self.bias[layer.name] = _tensor(per_step, shape)
-            self.start[layer.name] = _tensor(remainder, shape)
+            self.bias[layer.name] = self._tensor(layer, per_step) if per_step.any() else None
             if isinstance(layer, Neurons):
-                self.start[layer.name] = self.start[layer.name] + _tensor(layer.initial, shape)
-                self.threshold[layer.name] = _tensor(layer.threshold, shape)
-        readers = {
-            name: [(layer, s) for layer in network for s in getattr(layer, "synapses", ()) if s.source == name]
-            for name in network.shapes
-        }
-        self.fan_out = {
-            name: sum(fan_out(s, network.shapes[name]) for _, s in found) for name, found in readers.items()
-        }
+                remainder = per_neuron(remainder, shape) + per_neuron(layer.initial, shape)
+                self.threshold[layer.name] = self._tensor(layer, layer.threshold)
+            self.start[layer.name] = self._tensor(layer, remainder)
+        self.fan_out = {name: _fan_out(network, name) for name in network.shapes} if "synops" in wanted else {}
+
+    def _tensor(self, layer: Neurons | Readout, values: NDArray[np.int64]) -> torch.Tensor:
+        return torch.tensor(per_neuron(values, self.network.shapes[layer.name]), dtype=self.dtype[layer.name])
 
     def run(self, images: NDArray[np.int64]) -> SpikeRecord:
         """Simulate one batch, phase after phase where the network is recurrent."""
@@ -144,9 +157,11 @@ class _Runner:
             active = np.zeros(n, bool)
             for name in names:
                 spikes = state.emitted[name]
-                if name not in entries:
+                if spikes is not None and name not in entries:
                     active |= _rows(spikes != 0).any(1).numpy()
-                self._trace(traces, synops, name, spikes, state)
+                if self.wanted - {"counts"}:
+                    silence = torch.zeros(1, dtype=torch.int64).expand(n, *network.shapes[name])
+                    self._trace(traces, synops, name, silence if spikes is None else spikes, state)
             last_spike[active] = step
             if step >= self.last_event:
                 # From the last event on, one silent step is for ever: the certificate.
@@ -175,47 +190,63 @@ class _Runner:
 
     def _start(self, n: int) -> _State:
         shapes = self.network.shapes
-        zeros = {name: torch.zeros((n, *shape), dtype=torch.int64) for name, shape in shapes.items()}
+        zeros = {name: torch.zeros(1, dtype=self.dtype[name]).expand(n, *shapes[name]) for name in shapes}
         potential = {name: start.expand(n, *shapes[name]) for name, start in self.start.items()}
-        return _State(potential, dict(zeros), dict(zeros))
+        return _State(potential, zeros, dict.fromkeys(shapes))
 
     def _step(self, state: _State, entries: dict[str, NDArray[np.int64]], step: int) -> None:
-        arriving = state.emitted
         wake = self.schedule.wake_steps
-        state.emitted = {name: torch.as_tensor(spread(entry, wake, step)) for name, entry in entries.items()}
+        emitted: dict[str, torch.Tensor | None] = {
+            name: _unless_silent(torch.as_tensor(spread(entry, wake, step))) if step <= wake else None
+            for name, entry in entries.items()
+        }
         for layer in self.network.computed:
-            name = layer.name
-            if isinstance(layer, MaxPool):
-                # `potential` of a pool is what it has received: the cumulative counts of its source.
-                state.potential[name] = state.potential.get(name, 0) + arriving[layer.source]
-                pooled = max_pool(layer, state.potential[name].to(self.pooled[name])).to(torch.int64)
-                state.emitted[name], state.count[name] = pooled - state.count[name], pooled
-                continue
-            current = self._current(layer, arriving)
-            timing = self.timing[name]
-            if timing.bias_start <= step < timing.bias_stop:
-                current = current + self.bias[name]
-            if isinstance(layer, Readout):
-                state.potential[name] = state.potential[name] + current
-                continue
-            state.potential[name], state.count[name], state.emitted[name] = cif_step(
-                state.potential[name],
-                state.count[name],
-                current,
-                self.threshold[name],
-                layer.levels,
-                self.schedule.max_burst,
-                step >= timing.release,
-            )
+            advance = self._pool if isinstance(layer, MaxPool) else self._integrate
+            emitted[layer.name] = advance(layer, state, step)  # type: ignore[arg-type]
+        state.emitted = emitted
 
-    def _current(self, layer: Neurons | Readout, arriving: dict[str, torch.Tensor]) -> torch.Tensor:
-        total = torch.zeros((), dtype=torch.int64)
+    def _pool(self, layer: MaxPool, state: _State, step: int) -> torch.Tensor | None:
+        arriving, name = state.emitted[layer.source], layer.name
+        if arriving is None:
+            return None
+        # `potential` of a pool is what it has received: the cumulative counts of its source.
+        state.potential[name] = state.potential.get(name, 0) + arriving.to(torch.int64)
+        pooled = max_pool(layer, state.potential[name].to(self.pooled[name])).to(torch.int64)
+        before, state.count[name] = state.count[name], pooled
+        return _unless_silent(pooled - before)
+
+    def _integrate(self, layer: Neurons | Readout, state: _State, step: int) -> torch.Tensor | None:
+        name, timing = layer.name, self.timing[layer.name]
+        current = self._current(layer, state, timing.bias_start <= step < timing.bias_stop)
+        if isinstance(layer, Readout):
+            if current is not None:
+                state.potential[name] = state.potential[name] + current
+            return None
+        released = step >= timing.release
+        if current is None and (not released or name in state.resting):
+            return None
+        state.potential[name], state.count[name], spikes = cif_step(
+            state.potential[name],
+            state.count[name],
+            torch.zeros((), dtype=self.dtype[name]) if current is None else current,
+            self.threshold[name],
+            layer.levels,
+            self.schedule.max_burst,
+            released,
+        )
+        found = _unless_silent(spikes)
+        (state.resting.add if released and found is None else state.resting.discard)(name)
+        return found
+
+    def _current(self, layer: Neurons | Readout, state: _State, awake: bool) -> torch.Tensor | None:
+        """Return what arrives at a layer in this step, None where nothing does."""
+        total = self.bias[layer.name] if awake else None
         for i, synapse in enumerate(layer.synapses):
-            spikes = arriving[synapse.source]
-            if not spikes.any():
-                continue  # a silent source delivers nothing
-            weight = self.weights[layer.name, i]
-            total = total + apply(synapse, spikes.to(weight.dtype), weight).to(torch.int64)
+            spikes = state.emitted[synapse.source]
+            if spikes is not None:
+                weight = self.weights[layer.name, i]
+                found = apply(synapse, spikes.to(weight.dtype), weight).to(self.dtype[layer.name])
+                total = found if total is None else total + found
         return total
 
     def _trace(self, traces: dict, synops: dict, name: str, spikes: torch.Tensor, state: _State) -> None:
@@ -238,12 +269,18 @@ def fan_out(synapse: Synapse, shape: tuple[int, ...]) -> torch.Tensor:
     return gradient[0].to(torch.int64)
 
 
-def _tensor(values: NDArray[np.int64], shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.tensor(per_neuron(values, shape))
+def _fan_out(network: IntegerNetwork, name: str) -> torch.Tensor:
+    """Return the fan-out of every neuron of a layer, over all of its readers."""
+    readers = (s for layer in network for s in getattr(layer, "synapses", ()) if s.source == name)
+    return sum((fan_out(s, network.shapes[name]) for s in readers), torch.zeros((), dtype=torch.int64))
 
 
-def _array(tensor: torch.Tensor) -> NDArray:
-    return tensor.numpy()
+def _unless_silent(spikes: torch.Tensor) -> torch.Tensor | None:
+    return spikes if bool(spikes.any()) else None
+
+
+def _array(tensor: torch.Tensor) -> NDArray[np.int64]:
+    return tensor.to(torch.int64).numpy()
 
 
 def _rows(tensor: torch.Tensor) -> torch.Tensor:
