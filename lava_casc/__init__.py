@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 # Loaded on first use, so that `import lava_casc` stays quick and needs NumPy and torch alone.
 _WHERE = {
     "CQReLU": "lava_casc.frontend",
+    "CQRNN": "lava_casc.frontend",
     "InputSpec": "lava_casc.frontend",
     "Normalize": "lava_casc.frontend",
     "replace_relu": "lava_casc.frontend",

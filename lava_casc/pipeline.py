@@ -137,11 +137,11 @@ def convert(
     ----------
     model : torch.nn.Module or Checkpoint
     input_shape : tuple of int
-        (C, H, W) or (N,); not needed for a `Checkpoint`.
+        (C, H, W) or (N,), (P,) for P tokens; not needed for a `Checkpoint`.
     input_range : (int, int)
-        The integers that images consist of, 0 among them.
+        The integers that images consist of, 0 among them. Tokens have the range of the vocabulary.
     input_scale : float
-        The model was trained on ``input_scale * integer``.
+        The model was trained on ``input_scale * integer``. Tokens have none.
     weight_bits, per_channel, levels, hardware
         As for `Options`.
 
@@ -156,9 +156,10 @@ def convert(
     if not isinstance(model, Checkpoint):
         if input_shape is None:
             raise TypeError("convert needs input_shape, (C, H, W) or (N,), for a torch module")
-        spec = InputSpec(input_shape, *input_range, input_scale)
-        graph = model.graph_with_weights() if isinstance(model, GraphModel) else trace(model, spec.shape)
-        model = Checkpoint(graph, spec)
+        graph = model.graph_with_weights() if isinstance(model, GraphModel) else trace(model, input_shape)
+        if graph.vocabulary is not None:
+            input_range, input_scale = (0, graph.vocabulary - 1), 1.0
+        model = Checkpoint(graph, InputSpec(input_shape, *input_range, input_scale))
     options = Options(weight_bits=weight_bits, per_channel=per_channel, levels=levels, hardware=hardware, verify=0)
     return convert_checkpoint(model, options).network
 
@@ -209,11 +210,11 @@ def export(
 
 
 def with_levels(graph: Graph, levels: int) -> Graph:
-    """Return `graph` with another number of levels in every CQReLU; the thresholds stay."""
+    """Return `graph` with another number of levels in every CQReLU and CQRNN; the thresholds stay."""
     if levels < 1:
         raise CascError(f"levels ({levels}) must be at least 1.")
     changed = (
-        replace(op, arguments={**op.arguments, "levels": levels}) if op.kind == "CQReLU" else op
+        replace(op, arguments={**op.arguments, "levels": levels}) if op.kind in ("CQReLU", "CQRNN") else op
         for op in graph.operations
     )
     return replace(graph, operations=tuple(changed))

@@ -2,11 +2,13 @@
 
 from lava_casc.frontend.checkpoint import Checkpoint, InputSpec, load_checkpoint, load_model, save_model
 from lava_casc.frontend.cqrelu import CQReLU, Normalize, replace_relu
+from lava_casc.frontend.cqrnn import CQRNN
 from lava_casc.frontend.fold import FloatNetwork, fold
 from lava_casc.frontend.quantize import QuantizationReport, quantize
 from lava_casc.frontend.trace import Graph, GraphModel, trace
 
 __all__ = [
+    "CQRNN",
     "CQReLU",
     "Checkpoint",
     "FloatNetwork",

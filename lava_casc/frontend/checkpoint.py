@@ -31,10 +31,12 @@ FORMAT, VERSION = "lava_casc.checkpoint", 2
 class InputSpec:
     """What the integers of an image mean to the model: it was trained on ``scale * integer``.
 
+    The integers of a text are tokens and mean themselves: ``InputSpec((P,), 0, vocabulary - 1, 1)``.
+
     Attributes
     ----------
     shape : tuple of int
-        (C, H, W) or (N,).
+        (C, H, W) or (N,); (P,) for P tokens.
     low, high : int
         The range of the integers; it holds 0.
     scale : float
@@ -89,6 +91,12 @@ class Checkpoint:
         if self.graph.input_shape != self.input.shape:
             raise CheckpointError(
                 f"a model traced for {self.graph.input_shape} does not fit an input of shape {self.input.shape}."
+            )
+        vocabulary, spec = self.graph.vocabulary, self.input
+        if vocabulary is not None and (spec.low, spec.high, spec.scale) != (0, vocabulary - 1, 1):
+            raise CheckpointError(
+                f"an input of {spec.low} to {spec.high} with scale {spec.scale:g} does not fit a vocabulary of "
+                f"{vocabulary} tokens. Give InputSpec({spec.shape}, 0, {vocabulary - 1}, 1)."
             )
         if self.examples is not None:
             _check_examples(self.examples, self.input)
@@ -211,7 +219,7 @@ def _decode(path: Path, content: Any) -> Checkpoint:
         outputs = _outputs(content["outputs"], content["output_names"]) if version > 1 else ()
         graph = Graph(operations, spec.shape, *outputs)
         with torch.no_grad():
-            GraphModel(graph).eval()(torch.zeros(1, *spec.shape))
+            GraphModel(graph).eval()(graph.random_inputs(1, torch.Generator()))
         examples = None if content["examples"] is None else content["examples"].numpy()
         return Checkpoint(graph, spec, examples, dict(content["about"]))
     except Exception as error:  # made-up content makes torch raise almost anything

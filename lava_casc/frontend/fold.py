@@ -7,6 +7,8 @@ Contract of a rewrite in this file:
   the full shape, in which batch norm before a zero-padded convolution leaves its mark at the borders;
 * a concatenation is never made: every value is a tuple of parts along dimension 1 (channels of an image, features of a
   vector), most often one. A convolution or a Linear sums over its parts; everything else goes part by part;
+* in a graph of words every value is that of one phase, and a mean over the phases is that value itself: a readout is
+  summed over the phases, and what is linear in the mean is linear in the sum;
 * the result is checked against the graph on random inputs before it is returned (`fold`).
 """
 
@@ -27,7 +29,7 @@ from lava_casc.errors import UnsupportedModelError
 from lava_casc.frontend.cqrelu import PHASES
 from lava_casc.frontend.trace import Graph, GraphModel, Operation
 from lava_casc.linear import apply, max_pool
-from lava_casc.network import Conv, Dense, MaxPool, Pair, Shape, Synapse, per_neuron
+from lava_casc.network import Conv, Dense, MaxPool, Memory, Pair, Shape, Synapse, per_neuron
 
 INPUT = "input"
 #: Largest dense matrix, in entries, that stands in for a chain of windows which no single convolution can say.
@@ -50,7 +52,7 @@ class FloatNeurons:
         0 (floor) or 1/2 (round).
     preactivation, activation : str
         The values of the graph that this layer's sum and its activation equal; `activation` is empty where a max pool
-        stood between the two, because the pool now follows.
+        stood between the two, because the pool now follows. The sum of a CQRNN is called as `_sum_inside` says.
     channels : (int, int or None)
         The channels of these values that this layer computes, from the first to before the second: all of them, but
         where the values are concatenated from several layers'.
@@ -82,11 +84,27 @@ FloatLayer = FloatNeurons | MaxPool | FloatReadout
 
 @dataclass(frozen=True, eq=False)
 class FloatNetwork:
-    """Layers in topological order, a `FloatReadout` an output last. The input is called ``input``."""
+    """Layers in topological order, a `FloatReadout` an output last. The input is called ``input``.
+
+    Attributes
+    ----------
+    input_shape : tuple of int
+        That of the graph.
+    layers : tuple of FloatNeurons, MaxPool or FloatReadout
+    shapes : dict of str to tuple of int
+        Of every layer, of the input (one place for each token) and of the memories; in a network for words those of a
+        single phase.
+    memories : tuple of Memory
+        In a network for words, what its layers read that was computed in the phase before.
+    vocabulary : int, optional
+        How many tokens there are, in a network for words.
+    """
 
     input_shape: Shape
     layers: tuple[FloatLayer, ...]
     shapes: dict[str, Shape]
+    memories: tuple[Memory, ...] = ()
+    vocabulary: int | None = None
 
 
 def fold(graph: Graph, *, check: int = 2) -> FloatNetwork:
@@ -148,8 +166,24 @@ def _shape_of(graph: Graph, name: str) -> Shape:
 
 
 def evaluate(network: FloatNetwork, x: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return the real activation of every layer, the readouts last, for real inputs (N, ...) in float64."""
-    values = {INPUT: x.to(torch.float64)}
+    """Return the real activation of every layer, the readouts last, for real inputs (N, ...) in float64.
+
+    For tokens (N, P) the activations of neurons are (N, P, ...), and readouts are means over the phases.
+    """
+    if network.vocabulary is None:
+        return _evaluate(network, {INPUT: x.to(torch.float64)})
+    phases: list[dict[str, torch.Tensor]] = []
+    held = {m.name: torch.zeros(len(x), *m.shape, dtype=torch.float64) for m in network.memories}
+    for tokens in x.long().unbind(1):
+        phases.append(_evaluate(network, {INPUT: F.one_hot(tokens, network.vocabulary).double(), **held}))
+        held = {memory.name: phases[-1][memory.source] for memory in network.memories}
+    found = {layer.name: torch.stack([phase[layer.name] for phase in phases], 1) for layer in network.layers}
+    means = {layer.name: found[layer.name].mean(1) for layer in network.layers if isinstance(layer, FloatReadout)}
+    return {**found, **means}
+
+
+def _evaluate(network: FloatNetwork, entries: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    values = dict(entries)
     for layer in network.layers:
         if isinstance(layer, MaxPool):
             values[layer.name] = max_pool(layer, values[layer.source])
@@ -218,7 +252,9 @@ class _Folder:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.layers: list[FloatLayer] = []
-        self.shapes: dict[str, Shape] = {INPUT: graph.input_shape}
+        self.memories: list[Memory] = []
+        vocabulary = graph.vocabulary
+        self.shapes: dict[str, Shape] = {INPUT: graph.input_shape if vocabulary is None else (vocabulary,)}
         if INPUT in graph.output_names:
             raise UnsupportedModelError(f"an output is called {INPUT!r}, as the network's input is. Rename it.")
         self.values: dict[str, tuple[_Affine | _PooledAffine, ...]] = {}
@@ -229,7 +265,8 @@ class _Folder:
         by_name = {op.name: op for op in self.graph.operations}
         for i, name in enumerate(self.graph.outputs):
             self._readout(by_name[name], self.graph.output_names[i] if self.graph.output_names else "")
-        return FloatNetwork(self.graph.input_shape, tuple(self.layers), self.shapes)
+        memories = tuple(self.memories)
+        return FloatNetwork(self.graph.input_shape, tuple(self.layers), self.shapes, memories, self.graph.vocabulary)
 
     def _readout(self, op: Operation, name: str) -> None:
         """Add the readout of an output; where its parts are several, each has rows of zeros for the others."""
@@ -252,7 +289,14 @@ class _Folder:
 
     def _fold(self, op: Operation) -> tuple[_Affine | _PooledAffine, ...]:
         if op.kind == "input":
-            return (self._identity(INPUT),)
+            return (self._identity(INPUT),) if self.graph.vocabulary is None else ()
+        if op.kind == "Embedding":
+            # A token is one unit at its place: its embedding is a column.
+            weight = op.tensors["weight"][: self.graph.vocabulary].double().T
+            bias = torch.zeros(len(weight), dtype=torch.float64)
+            return (_Affine((len(weight),), (Dense(INPUT, weight.numpy()),), bias),)
+        if op.kind == "mean":
+            return self.values[op.inputs[0]]
         if op.kind == "concatenate":
             return tuple(part for name in op.inputs for part in self.values[name])
         if op.kind == "CQReLU":
@@ -422,6 +466,26 @@ class _Folder:
         total = _sum(made, op.path)
         return (replace(total, bias=total.bias + _column(op.tensors.get("bias", torch.zeros(())), 1)),)
 
+    def _recurrent(self, op: Operation, values: tuple[_Affine, ...]) -> tuple[_Affine, ...]:
+        tensors = {"weight": op.tensors["weight_ih"], "bias": op.tensors["bias"]}
+        (received,) = self._linear(replace(op, tensors=tensors), values)
+        name = self._unique(op.path)
+        memory = Memory(self._unique(f"{name}.memory"), name, received.shape, op.arguments["levels"])
+        self.memories.append(memory)
+        self.shapes[memory.name] = memory.shape
+        neurons = FloatNeurons(
+            name,
+            (*received.terms, Dense(memory.name, op.tensors["weight_hh"].double().numpy())),
+            received.bias.numpy(),
+            float(op.tensors["activation.threshold"]),
+            memory.levels,
+            PHASES[op.arguments["rounding"]],
+            _sum_inside(op),
+            op.name,
+        )
+        self._add(neurons, received.shape)
+        return (self._identity(name),)
+
     # One rule for each other kind of linear operation: a part in, a part out. `channels` are those of the operation's
     # input that the part is.
 
@@ -550,6 +614,7 @@ class _Folder:
 _SUMS: dict[str, Callable[[_Folder, Operation, tuple[_Affine, ...]], tuple[_Affine, ...]]] = {
     "Conv2d": _Folder._conv,
     "Linear": _Folder._linear,
+    "CQRNN": _Folder._recurrent,
 }
 _RULES: dict[str, Callable[[_Folder, Operation, _Affine, slice], _Affine | _PooledAffine]] = {
     "BatchNorm1d": _Folder._batch_norm,
@@ -692,16 +757,38 @@ def _pair(value: int | tuple[int, ...]) -> Pair:
     return (value, value) if isinstance(value, int) or value is None else (value[0], value[-1])
 
 
+def _sum_inside(op: Operation) -> str:
+    """Return how the sum before the activation of a CQRNN is called, which is no value of its graph."""
+    return f"{op.name}.received"
+
+
+def _truth(graph: Graph, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return every value of the graph in float64; those of phases as if each phase were a sample."""
+    model = GraphModel(graph).double().eval()
+    with torch.no_grad():
+        truth = model.values(x)
+        for i, op in enumerate(graph.operations):
+            if op.kind == "CQRNN":
+                truth[_sum_inside(op)] = model.operations[f"op{i}"].received(truth[op.inputs[0]], truth[op.name])
+    if graph.vocabulary is None:
+        return truth
+    return {name: value.flatten(0, 1) if value.dim() == 3 else value for name, value in truth.items()}
+
+
 def _check(network: FloatNetwork, graph: Graph, samples: int) -> None:
     """Compare every layer's sum with the value of the graph that it must equal, each from the graph's own activations.
 
     A sum is compared before its floor, so that rounding in float64 cannot flip a level and hide or fake a difference.
     """
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand((samples, *graph.input_shape), generator=generator, dtype=torch.float64) * 2 - 1
-    with torch.no_grad():
-        truth = GraphModel(graph).double().eval().values(x)
-    values = {INPUT: x}
+    x = graph.random_inputs(samples, generator, phases=3)
+    x = x if graph.vocabulary else x.double()
+    truth = _truth(graph, x)
+    values = {INPUT: x if network.vocabulary is None else F.one_hot(x.flatten(), network.vocabulary).double()}
+    remembered = {layer.name: layer.activation for layer in network.layers if isinstance(layer, FloatNeurons)}
+    for memory in network.memories:
+        states = truth[remembered[memory.source]].unflatten(0, x.shape)
+        values[memory.name] = F.pad(states, (0, 0, 1, -1)).flatten(0, 1)
     for layer in network.layers:
         if isinstance(layer, MaxPool):
             values[layer.name] = max_pool(layer, values[layer.source])
@@ -709,6 +796,8 @@ def _check(network: FloatNetwork, graph: Graph, samples: int) -> None:
         shape = (-1, *network.shapes[layer.name])  # a flattened image is an image for its neurons
         part = slice(*layer.channels) if isinstance(layer, FloatNeurons) else slice(None)
         z, expected = received(network, layer, values), truth[layer.preactivation][:, part].reshape(shape)
+        if network.vocabulary and isinstance(layer, FloatReadout):
+            z = z.unflatten(0, x.shape).mean(1)
         tolerance = 1e-9 * max(1.0, float(expected.abs().max()))
         if z.shape != expected.shape or float((z - expected).abs().max()) > tolerance:
             raise AssertionError(f"{layer.name}: folding changed the function; this is a bug in lava_casc")

@@ -32,6 +32,7 @@ from lava_casc.network import (
     Readout,
     Shape,
     Synapse,
+    Tokens,
     per_neuron,
 )
 from lava_casc.ranges import LayerRange, Source, check_ranges, layer_range
@@ -126,7 +127,7 @@ def quantize(
     best: tuple[float, IntegerNetwork, QuantizationReport] | None = None
     refused: RangeError | None = None
     for shift in range(MOST_INPUT_SHIFT + 1):
-        if shift and max(spec.high, -spec.low) >> shift == 0:
+        if shift and (network.vocabulary is not None or max(spec.high, -spec.low) >> shift == 0):
             break
         try:
             integers, report = _Quantizer(network, spec, hardware, weight_bits, per_channel, shift).quantize()
@@ -164,13 +165,22 @@ class _Quantizer:
             per_channel,
         )
         self.greatest = signed_range(weight_bits)[1]
-        self.input = Input(INPUT, spec.shape, spec.low, spec.high, spec.scale, shift)
-        self.scales: dict[str, NDArray[np.float64]] = {INPUT: np.full(spec.shape[0], spec.scale * 2.0**shift)}
-        self.sources = {INPUT: Source(spec.shape, *self.input.reach)}
+        self.input = (
+            Input(INPUT, spec.shape, spec.low, spec.high, spec.scale, shift)
+            if network.vocabulary is None
+            else Tokens(INPUT, network.vocabulary)
+        )
+        unit = self.input.scale * 2.0**self.input.shift
+        self.scales: dict[str, NDArray[np.float64]] = {INPUT: np.full(self.input.shape[0], unit)}
+        self.sources = {INPUT: Source(self.input.shape, *self.input.reach)}
+        steps = {n.name: n.threshold / n.levels for n in network.layers if isinstance(n, FloatNeurons)}
+        for memory in network.memories:
+            self.scales[memory.name] = np.full(memory.shape[0], steps[memory.source])
+            self.sources[memory.name] = Source(memory.shape, *memory.reach)
         self.reports: list[LayerReport] = []
 
     def quantize(self) -> tuple[IntegerNetwork, QuantizationReport]:
-        layers = [self.input, *(self._layer(layer) for layer in self.network.layers)]
+        layers = [self.input, *self.network.memories, *(self._layer(layer) for layer in self.network.layers)]
         return IntegerNetwork(tuple(layers)), QuantizationReport(tuple(self.reports), self.input.shift)
 
     def _layer(self, layer: FloatNeurons | FloatReadout | MaxPool) -> Neurons | Readout | MaxPool:

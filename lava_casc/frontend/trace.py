@@ -19,10 +19,11 @@ from torch import fx, nn
 
 from lava_casc.errors import UnsupportedModelError
 from lava_casc.frontend.cqrelu import CQReLU, Normalize
+from lava_casc.frontend.cqrnn import CQRNN
 
 SUPPORTED = (
     "Conv2d, Linear, BatchNorm1d/2d, CQReLU, AvgPool2d, MaxPool2d, AdaptiveAvgPool2d, Flatten, Dropout, Identity, "
-    "Normalize, addition and concatenation along channels"
+    "Normalize, addition and concatenation along channels; on words Embedding, CQRNN and the mean over them"
 )
 
 
@@ -35,7 +36,8 @@ class Operation:
     name : str
         Unique; also the name of the value that it computes.
     kind : str
-        A key of `KINDS`, or ``add``, ``concatenate`` (along dimension 1) or ``input``.
+        A key of `KINDS`, or ``add``, ``concatenate`` (along dimension 1), ``mean`` (over the phases of a sequence) or
+        ``input``.
     path : str
         Where it stands in the model, for messages: a module path, or that of the module which calls it.
     inputs : tuple of str
@@ -57,12 +59,14 @@ class Operation:
 class Graph:
     """A model as data: operations in topological order, and which of their values are the outputs.
 
+    With an Embedding the input is a sequence of tokens, one a phase, and so is every value up to its mean over them.
+
     Attributes
     ----------
     operations : tuple of Operation
         The first one has kind ``input``.
     input_shape : tuple of int
-        Without the batch.
+        Without the batch. (P,) where the input is tokens: the model takes any other number of phases as well.
     outputs : tuple of str
         Names of the values that the model returns, in order; by default that of the last operation.
     output_names : tuple of str
@@ -73,6 +77,8 @@ class Graph:
     ValueError
         An operation is of an unknown kind, stands twice, or does not read what comes before it; an output is none of
         their values.
+    UnsupportedModelError
+        An operation cannot be done on tokens, on a sequence or on its mean; an output is still a sequence.
     """
 
     operations: tuple[Operation, ...]
@@ -99,6 +105,63 @@ class Graph:
         names = self.output_names
         if names and (len(names) != len(self.outputs) or len(set(names)) != len(names) or not all(names)):
             raise ValueError(f"{', '.join(names)} do not name {len(self.outputs)} outputs")
+        _check_phases(self)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many tokens there are, 0, 1, ...; None where the input is real numbers."""
+        sizes = [op.arguments["num_embeddings"] for op in self.operations if op.kind == "Embedding"]
+        return min(sizes, default=None)
+
+    def random_inputs(self, count: int, generator: torch.Generator, phases: int | None = None) -> torch.Tensor:
+        r"""Return random inputs (count, \*input_shape): tokens, or else float32 within [-1, 1].
+
+        `phases` replaces the number of those in `input_shape`.
+        """
+        if self.vocabulary is None:
+            return torch.rand((count, *self.input_shape), generator=generator) * 2 - 1
+        return torch.randint(self.vocabulary, (count, phases or self.input_shape[0]), generator=generator)
+
+
+#: What can be done with the tokens of a sequence, with a value of each phase, and with its mean over the phases.
+_STAGES = {
+    "tokens": {"Embedding": "sequence"},
+    "sequence": {**dict.fromkeys(("CQRNN", "Linear", "CQReLU", "add"), "sequence"), "mean": "mean"},
+    "mean": dict.fromkeys(("Linear", "BatchNorm1d", "Flatten", "add", "concatenate"), "mean"),
+}
+_STAGE_REMEDIES = {
+    "tokens": "An nn.Embedding has to read them",
+    "sequence": "Each phase can have Linear, CQReLU, CQRNN and addition; x.mean(1) goes over all of them",
+    "mean": "Only linear operations can follow it: a spike counts in its own phase",
+}
+
+
+def _check_phases(graph: Graph) -> None:
+    """Refuse what cannot be done phase by phase, with a sum over the phases at the end."""
+    if graph.vocabulary is None:
+        for op in graph.operations:
+            if op.kind in ("CQRNN", "mean"):
+                raise UnsupportedModelError(
+                    f"{op.path}: {op.kind} of something other than words. Let an nn.Embedding read the model's input."
+                )
+        return
+    if len(graph.input_shape) != 1:
+        raise UnsupportedModelError(f"an input of shape {graph.input_shape} for words. Give (P,), the phases.")
+    stages: dict[str, str] = {}
+    for op in graph.operations:
+        before = {stages[name] for name in op.inputs}
+        for stage in before:
+            if op.kind not in _STAGES[stage] or len(before) > 1:
+                what = {"tokens": "tokens", "sequence": "a sequence", "mean": "the mean over a sequence"}[stage]
+                raise UnsupportedModelError(
+                    f"{op.path}: {op.kind} of {what} is not supported. {_STAGE_REMEDIES[stage]}."
+                )
+        stages[op.name] = _STAGES[before.pop()][op.kind] if before else "tokens"
+    for name in graph.outputs:
+        if stages[name] != "mean":
+            raise UnsupportedModelError(f"{name}: an output of every phase. Return something linear in x.mean(1).")
+    if all(op.kind != "CQRNN" for op in graph.operations):
+        raise UnsupportedModelError("a model of words without any CQRNN. Put one behind the Embedding.")
 
 
 #: Every module that can be traced, and the constructor arguments that say all about it.
@@ -113,10 +176,12 @@ KINDS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Flatten: (),
     CQReLU: ("levels", "rounding", "learnable"),
     Normalize: (),
+    nn.Embedding: ("num_embeddings", "embedding_dim", "padding_idx"),
+    CQRNN: ("input_size", "hidden_size", "levels", "rounding", "learnable"),
 }
 _BY_NAME = {kind.__name__: kind for kind in KINDS}
 #: The other kinds of operations: how many inputs they take, at least and at most.
-_INPUTS: dict[str, tuple[int, float]] = {"input": (0, 0), "add": (2, 2), "concatenate": (1, math.inf)}
+_INPUTS: dict[str, tuple[int, float]] = {"input": (0, 0), "add": (2, 2), "concatenate": (1, math.inf), "mean": (1, 1)}
 #: What changes nothing in evaluation.
 _TRANSPARENT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity)
 _ADD = (operator.add, operator.iadd, torch.add)
@@ -137,9 +202,9 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
     ----------
     model : torch.nn.Module
         Takes (N, \\*input_shape) and returns (N, K) or (N, C, H, W), or a tuple, a list or a dictionary of several
-        such outputs. Left as it was.
+        such outputs. Left as it was. With an nn.Embedding it takes int64 tokens (N, P).
     input_shape : tuple of int
-        (C, H, W) or (N,).
+        (C, H, W) or (N,); (P,) for tokens.
 
     Raises
     ------
@@ -209,6 +274,8 @@ class GraphModel(nn.Module):
                 found[op.name] = inputs[0] + inputs[1]
             elif op.kind == "concatenate":
                 found[op.name] = torch.cat(inputs, 1)
+            elif op.kind == "mean":
+                found[op.name] = inputs[0].mean(1)
             else:
                 found[op.name] = self.operations[f"op{i}"](*inputs)
         return found
@@ -372,6 +439,8 @@ class _Translator:
                     f"{path}: {name}() drops in evaluation, too. Pass training=self.training, or use nn.Dropout."
                 )
             self.alias[node] = self.alias[inputs[0]]
+        elif target in _MEAN and self._is_mean_over_phases(node):
+            self._append(node, "mean", path)
         elif target in _MEAN and self._is_spatial_mean(node):
             self._append(node, "AdaptiveAvgPool2d", path, {"output_size": (1, 1)})
             if len(self.shapes[node]) == 1:
@@ -393,7 +462,9 @@ class _Translator:
             self._check_module(node, module, path)
             self._append(node, kind.__name__, path, {name: _plain(getattr(module, name)) for name in KINDS[kind]})
         else:
-            raise UnsupportedModelError(f"{path}: {name}() is not supported{_hint(name)}. Supported are {SUPPORTED}.")
+            over = any(len(self.shapes[value]) == 2 for value in inputs)
+            hint = ": of a sequence only x.mean(1) leaves one value, not its last or greatest" if over else _hint(name)
+            raise UnsupportedModelError(f"{path}: {name}() is not supported{hint}. Supported are {SUPPORTED}.")
 
     def _check_module(self, node: fx.Node, module: nn.Module, path: str) -> None:
         if isinstance(module, nn.MaxPool2d) and module.ceil_mode:
@@ -403,6 +474,14 @@ class _Translator:
             if F.max_pool2d(before, **{**floor, "return_indices": False}).shape[1:] == self.shapes[node]:
                 module = nn.MaxPool2d(**floor)
         _check_module(module, path)
+
+    def _is_mean_over_phases(self, node: fx.Node) -> bool:
+        """Whether a mean goes over the phases of (N, P, F) and leaves (N, F)."""
+        before = self.shapes[self._tensor_inputs(node)[0]]
+        dims = _argument(node, 1, "dim", None)
+        dims = [dims] if isinstance(dims, int) else dims
+        over = isinstance(dims, tuple | list) and [d % 3 for d in dims if isinstance(d, int)] == [1]
+        return len(before) == 2 and over and self.shapes[node] == before[1:]
 
     def _is_spatial_mean(self, node: fx.Node) -> bool:
         """Whether a mean goes over height and width, all of both and nothing else."""
@@ -459,6 +538,8 @@ _CHECKS: dict[type[nn.Module], Callable[[Any], str | None]] = {
     CQReLU: lambda m: (
         None if m.threshold.item() > 0 else f"threshold {m.threshold.item():g}. It must be greater than 0"
     ),
+    CQRNN: lambda m: _CHECKS[CQReLU](m.activation),
+    nn.Embedding: lambda m: "max_norm. Train without" if m.max_norm is not None else None,
 }
 
 
@@ -493,10 +574,12 @@ def _module(op: Operation) -> nn.Module:
         arguments["bias"] = "bias" in op.tensors
     elif kind is CQReLU:
         arguments["threshold"] = float(op.tensors["threshold"])
+    elif kind is CQRNN:
+        arguments["threshold"] = float(op.tensors["activation.threshold"])
     elif kind is Normalize:
         arguments = {name: op.tensors[name].tolist() for name in ("mean", "std")}
     # On no device nothing is allocated or drawn at random, whatever sizes a damaged file may name.
-    with torch.device("meta" if kind in (nn.Conv2d, nn.Linear) else "cpu"):
+    with torch.device("meta" if kind in (nn.Conv2d, nn.Linear, nn.Embedding, CQRNN) else "cpu"):
         module: nn.Module = kind(**arguments)
     # num_batches_tracked alone is missing: no graph has it.
     missing, unexpected = module.load_state_dict(
@@ -517,6 +600,10 @@ def _tensor_names(kind: type[nn.Module], arguments: dict[str, Any]) -> set[str]:
         return statistics | {"weight", "bias"} if arguments["affine"] else statistics
     if kind is Normalize:
         return {"mean", "std"}
+    if kind is nn.Embedding:
+        return {"weight"}
+    if kind is CQRNN:
+        return {"weight_ih", "weight_hh", "bias", "activation.threshold"}
     return {"threshold"} if kind is CQReLU else set()
 
 
@@ -530,7 +617,8 @@ def _compare(model: nn.Module, graph: Graph) -> None:
     mine = GraphModel(graph).to(tensor["device"]).eval()
     generator = torch.Generator().manual_seed(0)
     for size in (1, 255):
-        x = (torch.rand((4, *graph.input_shape), generator=generator) * 2 - 1) * size
+        x = graph.random_inputs(4, generator)
+        x = x if graph.vocabulary else x * size
         with torch.no_grad():
             try:
                 pairs = list(zip(_outputs(model(x.to(**tensor))), _outputs(mine(x.to(**tensor))), strict=True))
@@ -563,8 +651,10 @@ def _outputs(returned: Any) -> tuple[Any, ...]:
 
 
 def _kind_of_tensor(model: nn.Module) -> dict[str, Any]:
-    """Return the dtype and the device that a model computes in."""
+    """Return the dtype and the device of what a model takes: tokens for an Embedding, else what it computes in."""
     first = next(iter([*model.parameters(), *model.buffers()]), torch.zeros(()))
+    if any(isinstance(module, nn.Embedding) for module in model.modules()):
+        return {"dtype": torch.int64, "device": first.device}
     return {"dtype": first.dtype if first.is_floating_point() else torch.float32, "device": first.device}
 
 
@@ -588,6 +678,8 @@ def _path(node: fx.Node) -> str:
 
 
 def _hint(name: str) -> str:
+    if name in ("RNN", "GRU", "LSTM"):
+        return ": its activations are no CQReLU. Use lava_casc.CQRNN and train"
     if name.lower() in ("relu", "relu_", "relu6", "hardtanh"):
         return (
             ": its outputs have no upper limit of levels. Use lava_casc.replace_relu(model, levels) and train, "
