@@ -35,7 +35,7 @@ from lava_casc.network import Dense, IntegerNetwork
 from lava_casc.schedule import WakeSleepSchedule
 
 #: The version of the file format that is known here, and what its files start with (docs/file-format.md).
-VERSION = 1
+VERSION = 2
 SEAL = b"lava_casc network\nsha256 "
 SEAL_SIZE = 512
 #: Lava's model of Conv holds its geometry in 8 bits: it takes 128 groups for -128, and delivers nothing.
@@ -221,7 +221,8 @@ def _check(filename: str, config: Any) -> None:
                 )
     kinds = [config["layer"][i]["type"] for i in range(len(config["layer"]))] if "layer" in config.f else []
     if not kinds or "pool" in kinds:
-        what = "max pooling" if kinds else "branches, weight exponents or weights of more than 8 bits"
+        beyond = "branches, several readouts, memories, tokens, weight exponents or weights of more than 8 bits"
+        what = "max pooling" if kinds else beyond
         raise UnsupportedModelError(f"{filename}: has {what}, which netx cannot build. Use lava_casc.loihi.run.")
 
 

@@ -15,6 +15,7 @@ from lava_casc.netx.header import (
     check_version,
     decode_schedule,
     encode_header,
+    needed_version,
 )
 from lava_casc.netx.section import Section
 from lava_casc.netx.storage import REMEDY, Content, image, load, save
@@ -34,7 +35,7 @@ class NetworkFile:
     schedule : WakeSleepSchedule
         The one that the network was exported with; any other may be used instead.
     version : int
-        Of the format.
+        Of the format: the first one that can say the network.
     hardware : str
         Name of the target whose limits the network was checked against.
     """
@@ -120,7 +121,7 @@ def read_file(path: str | os.PathLike[str]) -> NetworkFile:
 def encode(network: IntegerNetwork, schedule: WakeSleepSchedule, hardware: str) -> Content:
     """Return the flat content of the file of a network."""
     body = sequential.encode(network) if sequential.fits(network) else graph.encode(network)
-    return encode_header(network.input, schedule, hardware) | body
+    return encode_header(network, schedule, hardware) | body
 
 
 def decode(content: Content) -> NetworkFile:
@@ -146,4 +147,6 @@ def decode(content: Content) -> NetworkFile:
         if shape != found:
             raise NetworkFileError(f"layer {name} claims shape {shape}, but its source gives {found}. {REMEDY}.")
     head.finish()
+    if version != (needed := needed_version(network)):
+        raise NetworkFileError(f"/{HEAD}@version is {version}, but its network is one of version {needed}. {REMEDY}.")
     return NetworkFile(network, schedule, version, hardware)

@@ -1,14 +1,16 @@
 """Networks beyond netx's schema: ``/graph/layer/<i>``, where each synapse names the layer that it comes from.
 
+What a memory remembers comes later in the file than the memory itself; everything else is read from layers before.
+
 There is no ``/layer`` in such a file, so that the stock loader fails on it at once. It would not on a layer
 type that it has never heard of: it skips those in silence and builds another network.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
-from lava_casc.errors import NetworkFileError
 from lava_casc.network import Input, IntegerNetwork, Layer, MaxPool, Memory, Synapse, Tokens
 from lava_casc.netx import parts
 from lava_casc.netx.section import Section
@@ -30,17 +32,24 @@ def encode(network: IntegerNetwork) -> Content:
 def decode(content: Content) -> Chain:
     """Take the group ``/graph`` and return its layers with the shapes that they claim."""
     chain = Chain()
-    for section in Section(content, ROOT).numbered("layer"):
+    sections = Section(content, ROOT).numbered("layer")
+    for section in sections:
         _DECODE[section.kind(tuple(_DECODE))](section, chain)
+    for i, layer in enumerate(chain.layers):
+        if isinstance(layer, Memory):
+            source = sections[i].integer("source", i + 1, len(sections) - 1)
+            chain.layers[i] = dataclasses.replace(layer, source=chain.layers[source].name)
     return chain
 
 
 def _encode_layer(network: IntegerNetwork, layer: Layer, index: dict[str, int]) -> Content:
     shape = network.shapes[layer.name]
-    if isinstance(layer, Tokens | Memory):
-        raise NetworkFileError(f"{layer.name}: format version 1 knows no {type(layer).__name__}")
     if isinstance(layer, Input):
         return parts.encode_input(layer)
+    if isinstance(layer, Tokens):
+        return parts.encode_tokens(layer)
+    if isinstance(layer, Memory):
+        return parts.encode_memory(layer) | {"source": parts.integers(index[layer.source])}
     if isinstance(layer, MaxPool):
         return parts.encode_pool(layer, shape) | {"source": parts.integers(index[layer.source])}
     fields = {"type": parts.text("cif")} | parts.encode_population(layer, shape)
@@ -68,6 +77,16 @@ def _decode_input(section: Section, chain: Chain) -> None:
     chain.add(layer, layer.shape)
 
 
+def _decode_tokens(section: Section, chain: Chain) -> None:
+    layer = parts.decode_tokens(section)
+    chain.add(layer, layer.shape)
+
+
+def _decode_memory(section: Section, chain: Chain) -> None:
+    layer = parts.decode_memory(section)
+    chain.add(layer, layer.shape)
+
+
 def _decode_cif(section: Section, chain: Chain) -> None:
     shape = section.shape()
     synapses = tuple(_decode_synapse(part, chain) for part in section.numbered("synapse"))
@@ -86,6 +105,8 @@ def _decode_pool(section: Section, chain: Chain) -> None:
 
 _DECODE: dict[str, Callable[[Section, Chain], None]] = {
     "input": _decode_input,
+    "tokens": _decode_tokens,
+    "memory": _decode_memory,
     "cif": _decode_cif,
     "pool": _decode_pool,
 }

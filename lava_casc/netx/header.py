@@ -6,14 +6,15 @@ import numpy as np
 
 from lava_casc import __version__
 from lava_casc.errors import NetworkFileError
-from lava_casc.network import Input, Tokens
+from lava_casc.network import Input, IntegerNetwork, Tokens
 from lava_casc.netx.parts import integers, under
 from lava_casc.netx.section import Section
 from lava_casc.netx.storage import REMEDY, Content
 from lava_casc.schedule import WakeSleepSchedule
 
 FORMAT = "lava_casc network"
-VERSION = 1
+#: The newest version of the format; `needed_version` says which one a file is of.
+VERSION = 2
 #: The group that tells our files from others.
 HEAD = "casc"
 _SCHEDULE = ("wake_steps", "sleep_steps", "max_burst", "released")
@@ -21,14 +22,26 @@ _SCHEDULE = ("wake_steps", "sleep_steps", "max_burst", "released")
 OWN_LABELS = frozenset(f"{HEAD}@{name}" for name in ("format", "version", "lava_casc"))
 
 
-def encode_header(entry: Input | Tokens, schedule: WakeSleepSchedule, hardware: str) -> Content:
+def needed_version(network: IntegerNetwork) -> int:
+    """Return the version of a network's file: the first one that can say it.
+
+    So a network has one file, the same bytes whichever release wrote it, and older releases read all that they can.
+    """
+    novel = len(network.readouts) > 1 or network.is_recurrent or isinstance(network.input, Tokens)
+    return 2 if novel else 1
+
+
+def encode_header(network: IntegerNetwork, schedule: WakeSleepSchedule, hardware: str) -> Content:
     """Return the group ``/casc``."""
+    entry = network.input
     steps: Content = {key: integers(int(getattr(schedule, key))) for key in _SCHEDULE}
-    values: Content = {key: integers(getattr(entry, key)) for key in ("low", "high", "shift")}
-    values["scale"] = np.asarray(entry.scale, "<f8")
+    values: Content = {}
+    if isinstance(entry, Input):
+        values = {key: integers(getattr(entry, key)) for key in ("low", "high", "shift")}
+        values["scale"] = np.asarray(entry.scale, "<f8")
     fields: Content = {
         "@format": FORMAT,
-        "@version": VERSION,
+        "@version": needed_version(network),
         "@lava_casc": __version__,
         "@hardware": hardware,
     }

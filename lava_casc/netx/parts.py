@@ -1,4 +1,4 @@
-"""How each part of a layer looks in the file: input, synapses, neurons, pools. Both kinds of file use it.
+"""How each part of a layer looks in the file: inputs, memories, synapses, neurons, pools. Both kinds of file use it.
 
 Every `encode_*` returns the members of one group, every `decode_*` takes just these from a `Section`.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lava_casc.errors import NetworkFileError
-from lava_casc.network import Conv, Dense, Input, MaxPool, Neurons, Readout, Shape, Synapse
+from lava_casc.network import Conv, Dense, Input, MaxPool, Memory, Neurons, Readout, Shape, Synapse, Tokens
 from lava_casc.netx.layout import bias_from_file, bias_to_file
 from lava_casc.netx.section import LARGEST, Section
 from lava_casc.netx.storage import Content
@@ -63,6 +63,28 @@ def decode_input(section: Section, values: Section) -> Input:
         values.real("scale"),
         values.integer("shift", 0, 31),
     )
+
+
+def encode_tokens(layer: Tokens) -> Content:
+    """Return an input of words: one place for each, and no range that would have to be said."""
+    return {"@name": layer.name, "type": text("tokens"), "shape": integers(layer.shape)}
+
+
+def decode_tokens(section: Section) -> Tokens:
+    """Take an input of words."""
+    (vocabulary,) = section.integers("shape", (1,), 1)
+    return Tokens(section.label("name"), vocabulary)
+
+
+def encode_memory(layer: Memory) -> Content:
+    """Return a memory but its source."""
+    levels = integers(layer.levels)
+    return {"@name": layer.name, "type": text("memory"), "shape": integers(layer.shape), "levels": levels}
+
+
+def decode_memory(section: Section) -> Memory:
+    """Take a memory but its type and its source, which has not been read yet."""
+    return Memory(section.label("name"), "", section.shape(), section.integer("levels", 1))
 
 
 def encode_conv(synapse: Conv) -> Content:

@@ -122,7 +122,7 @@ class Section:
             raise self.error(name, f"is no type string, which would be one of: {', '.join(known)}")
         text = value.reshape(-1)[0].decode("ascii", "replace")
         if text not in known:
-            raise self.error(name, f"is {text!r}, which version 1 does not know: {', '.join(known)}")
+            raise self.error(name, f"is {text!r}, not {' or '.join(known)}")
         return text
 
     def label(self, name: str) -> str:

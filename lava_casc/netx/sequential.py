@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lava_casc.errors import NetworkFileError
-from lava_casc.network import Dense, Input, IntegerNetwork, Layer, MaxPool, Memory, Shape, Tokens
+from lava_casc.network import Dense, Input, IntegerNetwork, Layer, MaxPool, Neurons, Readout, Shape
 from lava_casc.netx import parts
 from lava_casc.netx.section import Section
 from lava_casc.netx.storage import REMEDY, Content
@@ -53,10 +53,11 @@ class Chain:
 
 
 def fits(network: IntegerNetwork) -> bool:
-    """Return whether netx's schema can say `network`: sequential, and 8-bit weights without an exponent."""
+    """Return whether netx's schema can say `network`: images, sequential, and 8-bit weights without an exponent."""
     synapses = [synapse for layer in network for synapse in getattr(layer, "synapses", ())]
     narrow = all(np.abs(s.weight.astype(np.int64) * 2 + 1).max(initial=0) <= 255 for s in synapses)
-    return network.is_sequential and narrow and not any(synapse.exponent for synapse in synapses)
+    plain = isinstance(network.input, Input) and network.is_sequential
+    return plain and narrow and not any(synapse.exponent for synapse in synapses)
 
 
 def encode(network: IntegerNetwork) -> Content:
@@ -80,12 +81,11 @@ def decode(content: Content) -> Chain:
 
 def _encode_layer(network: IntegerNetwork, layer: Layer) -> list[Content]:
     shape = network.shapes[layer.name]
-    if isinstance(layer, Tokens | Memory):
-        raise NetworkFileError(f"{layer.name}: format version 1 knows no {type(layer).__name__}")
     if isinstance(layer, Input):
         return [parts.encode_input(layer)]
     if isinstance(layer, MaxPool):
         return [parts.encode_pool(layer, shape)]
+    assert isinstance(layer, Neurons | Readout), "`fits` says what is sequential"
     (synapse,) = layer.synapses
     kind = parts.synapse_kind(synapse)
     fields = {"type": parts.text(kind)} | parts.SYNAPSES[kind].encode(synapse) | parts.encode_population(layer, shape)

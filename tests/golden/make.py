@@ -1,7 +1,8 @@
 """Make the golden files of the present format version: ``python tests/golden/make.py``.
 
-A file of a released version is never made again: a new version of the format gets a folder of its own, and those of
-the versions before stay readable for ever.
+Each release of the format has a folder, with a network of every kind that it brought or that had no file yet; a file's
+own version is the first one that can say its network. A file that is there is never made again: it stays readable for
+ever.
 """
 
 from __future__ import annotations
@@ -17,19 +18,28 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent / "netx")]
 import netx_networks as made  # noqa: E402
 
 from lava_casc import netx  # noqa: E402
-from lava_casc.reference import forward  # noqa: E402
 
-NETWORKS = {"sequential": (made.small, "unary"), "graph": (made.small_graph, "graded")}
+NETWORKS = {
+    "max-pool": (made.pooled, 3, "graded"),
+    "residual": (made.residual, 5, "unary"),
+    "concatenation": (made.concatenated, 7, "graded"),
+    "readouts": (made.several, 6, "unary"),
+    "tokens": (made.recurrent, 7, "graded"),
+    "sequence": (made.film, 8, "unary"),
+}
 
 
 def main() -> None:
     folder = HERE / f"v{netx.VERSION}"
     folder.mkdir(exist_ok=True)
-    for name, (make, mode) in NETWORKS.items():
-        network = make()
-        images = made.images(network, 4)
-        netx.write(folder / f"{name}.net", network, network.schedule(mode))
-        np.savez(folder / f"{name}.npz", images=images.astype(np.int16), logits=forward(network, images).logits)
+    for name, (make, seed, mode) in NETWORKS.items():
+        path = folder / f"{name}.net"
+        if path.exists():
+            continue
+        network = make(seed)
+        samples = made.samples(network, 4)
+        netx.write(path, network, network.schedule(mode))
+        np.savez(path.with_suffix(".npz"), samples=samples.astype(np.int16), **made.meaning(network, samples))
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from lava_casc.netx import storage
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Return the bytes of a sequential, a pooled and a graph file."""
+    """Return the bytes of a file of every kind."""
     folder = tmp_path_factory.mktemp("written")
     found = {}
-    for make in (made.sequential, made.pooled, made.residual):
+    for make in made.KINDS:
         netx.write(folder / "a.net", make())
         found[make] = (folder / "a.net").read_bytes()
     return found
@@ -86,11 +86,11 @@ def test_newer_version_whatever_else_it_holds(path, written):
     with altered(path) as file:
         file["casc"].attrs["version"] = netx.VERSION + 1
         file["novel"] = h5py.SoftLink("/layer")
-        file["novelty"] = "text of a kind that version 1 has not"
+        file["novelty"] = "text of a kind that no version has"
     refuse(path, f"has format version {netx.VERSION + 1}, .* reads up to {netx.VERSION}. Update lava_casc")
 
 
-@pytest.mark.parametrize("make", [made.sequential, made.residual])
+@pytest.mark.parametrize("make", [made.sequential, made.recurrent])
 def test_cut_at_any_offset(path, written, make):
     data = written[make]
     for offset in sorted({*range(0, len(data), 31), *range(600), *range(len(data) - 600, len(data))}):
@@ -98,7 +98,7 @@ def test_cut_at_any_offset(path, written, make):
         refuse(path, "empty|is no network|damaged, cut short or altered")
 
 
-@pytest.mark.parametrize("make", [made.sequential, made.residual])
+@pytest.mark.parametrize("make", [made.sequential, made.recurrent])
 def test_damage_anywhere(path, written, make):
     """Any byte that is not what it was, or follows, is noticed before HDF5, which may crash on it, is asked."""
     data = written[make]
@@ -141,6 +141,17 @@ def attribute(where, name, value):
 
 def move(old, new):
     return lambda file: file.move(old, new)
+
+
+def as_stock(file):
+    file.move("graph/layer", "layer")
+    del file["graph"]
+
+
+def swap(file, one, other):
+    file.move(one, "kept")
+    file.move(other, one)
+    file.move("kept", other)
 
 
 def huge(file):
@@ -253,9 +264,9 @@ SEQUENTIAL = [
     ),
     (replace("layer/4/type", np.array([b"conv"])), "/layer/4/type is conv, but after a flatten comes a dense layer"),
     # unknown
-    (replace("layer/1/type", np.array([b"dense_rec"])), "/layer/1/type is 'dense_rec', which version 1 does not know"),
-    (replace("layer/1/type", np.array([b"\xff"])), "/layer/1/type is .*, which version 1 does not know"),
-    (replace("layer/1/neuron/type", np.bytes_(b"CUBA")), "/layer/1/neuron/type is 'CUBA', which version 1"),
+    (replace("layer/1/type", np.array([b"dense_rec"])), "/layer/1/type is 'dense_rec', not input or conv or"),
+    (replace("layer/1/type", np.array([b"\xff"])), "/layer/1/type is .*, not input or conv or"),
+    (replace("layer/1/neuron/type", np.bytes_(b"CUBA")), "/layer/1/neuron/type is 'CUBA', not CIF"),
     (replace("layer/1/neuron/iDecay", i8(1)), "/layer/1/neuron/iDecay must be 4096 here"),
     (lambda f: f.create_dataset("layer/1/delay", data=[1]), "/layer/1/delay is unknown in this place"),
     (lambda f: f.create_dataset("layer/1/neuron/messageBits", data=8), "neuron/messageBits is unknown"),
@@ -281,7 +292,7 @@ SEQUENTIAL = [
 
 POOLED = [
     (replace("layer/2/mode", None), "/layer/2/mode is missing"),
-    (replace("layer/2/mode", np.array([b"sum"])), "/layer/2/mode is 'sum', which version 1 does not know: max"),
+    (replace("layer/2/mode", np.array([b"sum"])), "/layer/2/mode is 'sum', not max"),
     (replace("layer/2/kernelSize", np.array([2, 0])), "/layer/2/kernelSize is .2, 0., outside"),
     (replace("layer/2/shape", np.array([2, 4, 2])), "layer pool claims shape"),
 ]
@@ -291,14 +302,78 @@ RESIDUAL = [
     (replace("graph/layer/2/synapse/1/source", i8(-1)), "/graph/layer/2/synapse/1/source is -1, outside"),
     (replace("graph/layer/2/synapse/1/exponent", i8(-1)), "/graph/layer/2/synapse/1/exponent is -1, outside"),
     (replace("graph/layer/2/synapse/1/exponent", None), "/graph/layer/2/synapse/1/exponent is missing"),
-    (replace("graph/layer/2/synapse/1/type", np.array([b"pool"])), "synapse/1/type is 'pool', which version 1"),
+    (replace("graph/layer/2/synapse/1/type", np.array([b"pool"])), "synapse/1/type is 'pool', not conv or dense"),
     (replace("graph/layer/2/synapse/0", None), "/graph/layer/2/synapse/. must be numbered"),
     (replace("graph/layer/2/synapse", None), "/graph/layer/2/synapse/. must be numbered"),
     (replace("graph/layer/3/source", i8(3)), "/graph/layer/3/source is 3, outside"),
-    (replace("graph/layer/2/type", np.array([b"conv"])), "/graph/layer/2/type is 'conv', which version 1"),
+    (
+        replace("graph/layer/2/type", np.array([b"conv"])),
+        "/graph/layer/2/type is 'conv', not input or tokens or memory or cif or pool",
+    ),
     (replace("graph/layer/0/type", np.array([b"cif"])), "/graph/layer/0/"),
     (replace("graph/layer/1/type", np.array([b"input"])), "missing|two layers|one Input"),
     (lambda f: f.copy("graph/layer", "layer"), "/layer/0.* is unknown in this place"),
+    (attribute("casc", "version", 2), "/casc@version is 2, but its network is one of version 1"),
+]
+
+SEVERAL = [
+    (attribute("casc", "version", 1), "/casc@version is 1, but its network is one of version 2"),
+    (replace("graph/layer/5/synapse/0/source", i8(3)), "objects: its source boxes does not come before it"),
+    (replace("graph/layer/5/synapse/0/source", i8(5)), "/graph/layer/5/synapse/0/source is 5, outside .0, 4."),
+    (replace("graph/layer/3/shape", np.array([4, 3, 2])), "/graph/layer/3/bias has shape .3, 2, 4., not .4,. or .2, 3"),
+    (replace("graph/layer/5/shape", np.array([1, 3, 2])), "layer objects claims shape .1, 3, 2., but its source gives"),
+    (replace("graph/layer/4/neuron/levels", i8(3)), "/graph/layer/4/neuron/scale has shape .., not .5,."),
+    (replace("graph/layer/4/neuron/vThMant", np.full(5, 2, np.int32)), "layer/4/neuron/vThMant must be 1 here"),
+    (replace("graph/layer/4/neuron/scale", np.float64(0)), "logits: scale 0.0 must be positive"),
+    (attribute("graph/layer/4", "name", "boxes"), "two layers are named 'boxes'"),
+    (move("graph/layer/5", "graph/layer/6"), "/graph/layer/. must be numbered"),
+    (as_stock, "/layer/1/type is 'cif', not input or conv"),
+]
+
+RECURRENT = [
+    (attribute("casc", "version", 1), "/casc@version is 1, but its network is one of version 2"),
+    (attribute("casc", "version", 3), "has format version 3, .* reads up to 2. Update lava_casc"),
+    (replace("graph/layer/1/source", None), "/graph/layer/1/source is missing"),
+    (replace("graph/layer/1/source", i8(0)), "/graph/layer/1/source is 0, outside .2, 5."),
+    (replace("graph/layer/1/source", i8(1)), "/graph/layer/1/source is 1, outside .2, 5."),
+    (replace("graph/layer/1/source", i8(6)), "/graph/layer/1/source is 6, outside .2, 5."),
+    (replace("graph/layer/1/source", i8(2)), "late: there are no neurons early to remember"),
+    (replace("graph/layer/1/source", i8(5)), "late: there are no neurons logits to remember"),
+    (replace("graph/layer/1/source", i8(3)), "late: remembers 7 levels of shape .3,., but first has 4 of shape .4,."),
+    (replace("graph/layer/1/source", np.int32(4)), "/graph/layer/1/source has type int32, not int64"),
+    (replace("graph/layer/1/source", np.array([4])), "/graph/layer/1/source has shape .1,., not .."),
+    (replace("graph/layer/1/levels", None), "/graph/layer/1/levels is missing"),
+    (replace("graph/layer/1/levels", i8(0)), "/graph/layer/1/levels is 0, outside"),
+    (replace("graph/layer/1/levels", i8(5)), "late: remembers 5 levels of shape .3,., but second has 7"),
+    (replace("graph/layer/1/levels", 7.0), "/graph/layer/1/levels has type float64, not int64"),
+    (replace("graph/layer/1/shape", None), "/graph/layer/1/shape is missing"),
+    (replace("graph/layer/1/shape", np.array([2])), "dense weights .4, 3. do not fit late of shape .2,."),
+    (replace("graph/layer/1/shape", np.array([3, 1, 1])), "late: remembers 7 levels of shape .3, 1, 1., but second"),
+    (attribute("graph/layer/1", "name", None), "/graph/layer/1@name is missing"),
+    (attribute("graph/layer/1", "name", "early"), "two layers are named 'early'"),
+    (attribute("graph/layer/1", "name", "second"), "two layers are named 'second'"),
+    (replace("graph/layer/1/type", np.array([b"tokens"])), "a network has one Input|unknown in this place"),
+    (replace("graph/layer/3/type", np.array([b"memory"])), "/graph/layer/3/levels is missing"),
+    (lambda f: f.create_dataset("graph/layer/1/bias", data=[1]), "/graph/layer/1/bias is unknown in this place"),
+    (lambda f: f.create_dataset("graph/layer/1/neuron/levels", data=7), "/graph/layer/1/neuron/levels is unknown"),
+    (replace("graph/layer/0/shape", np.array([8])), "dense weights .4, 9. do not fit words of shape .8,."),
+    (replace("graph/layer/0/shape", np.array([0])), "/graph/layer/0/shape is .0,., outside"),
+    (replace("graph/layer/0/shape", np.array([9, 1, 1])), "/graph/layer/0/shape has shape .3,., not .1,."),
+    (replace("graph/layer/0/shape", i8(9)), "/graph/layer/0/shape has shape .., not .1,."),
+    (replace("graph/layer/0/type", np.array([b"input"])), "/casc/input/low is missing"),
+    (replace("graph/layer/0/type", np.array([b"memory"])), "/graph/layer/0/levels is missing"),
+    (lambda f: f.create_dataset("casc/input/low", data=0), "/casc/input/low is unknown in this place"),
+    (lambda f: f.create_dataset("graph/layer/0/source", data=0), "/graph/layer/0/source is unknown in this place"),
+    (as_stock, "/layer/0/type is 'tokens', not input or conv"),
+    (lambda f: swap(f, "graph/layer/2", "graph/layer/3"), "/graph/layer/2/synapse/2/source is 2, outside .0, 1."),
+]
+
+FILM = [
+    (attribute("casc", "version", 1), "/casc@version is 1, but its network is one of version 2"),
+    (replace("casc/input", None), "/casc/input/low is missing"),
+    (replace("graph/layer/0/type", np.array([b"tokens"])), "/graph/layer/0/shape has shape .3,., not .1,."),
+    (replace("graph/layer/1/shape", np.array([24])), "a convolution of before needs .C, H, W."),
+    (replace("graph/layer/1/shape", np.array([2, 4, 3])), "do not fit together: now: its synapses have different"),
 ]
 
 
@@ -308,6 +383,9 @@ RESIDUAL = [
         *((made.sequential, *case) for case in SEQUENTIAL),
         *((made.pooled, *case) for case in POOLED),
         *((made.residual, *case) for case in RESIDUAL),
+        *((made.several, *case) for case in SEVERAL),
+        *((made.recurrent, *case) for case in RECURRENT),
+        *((made.film, *case) for case in FILM),
     ],
 )
 def test_altered(path, written, make, alter, match):

@@ -8,11 +8,11 @@ import h5py
 import netx_networks as made
 import numpy as np
 import pytest
-from random_networks import random_network
+from random_networks import random_graph, random_network, random_recurrent
 
 from lava_casc import netx
 from lava_casc.hardware import Hardware
-from lava_casc.network import Dense, Input, IntegerNetwork, Readout
+from lava_casc.network import Dense, Input, IntegerNetwork, Readout, Tokens
 from lava_casc.schedule import WakeSleepSchedule
 
 
@@ -30,7 +30,22 @@ def test_five_hundred_random_networks_are_read_as_they_were_written(tmp_path, bl
     assert forms == {(True, False), (False, True)}
 
 
-@pytest.mark.parametrize("make", [made.sequential, made.pooled, made.residual])
+@pytest.mark.parametrize("make", [random_graph, random_recurrent])
+@pytest.mark.parametrize("block", [0, *(pytest.param(b, marks=pytest.mark.slow) for b in range(1, 6))])
+def test_random_graphs_and_sequences_are_read_as_they_were_written(tmp_path, make, block):
+    versions = set()
+    for seed in range(60 * block, 60 * block + 60):
+        network = make(np.random.default_rng(seed))
+        netx.write(tmp_path / "a.net", network)
+        found = netx.read_file(tmp_path / "a.net")
+        assert found.network == network
+        assert found.network.readouts == network.readouts
+        assert found.network.memories == network.memories
+        versions.add(found.version)
+    assert versions == ({2} if make is random_recurrent else {1, 2})
+
+
+@pytest.mark.parametrize("make", made.KINDS)
 @pytest.mark.parametrize("mode", ["unary", "graded"])
 def test_file_keeps_schedule_version_and_hardware(tmp_path, make, mode):
     network = make()
@@ -43,7 +58,28 @@ def test_file_keeps_schedule_version_and_hardware(tmp_path, make, mode):
     found = netx.read_file(tmp_path / "a.net")
     assert found.network == network
     assert found.schedule == network.schedule(mode)
-    assert (found.version, found.hardware) == (netx.VERSION, "tiny" if target else "loihi2")
+    assert (found.version, found.hardware) == (made.KINDS[make], "tiny" if target else "loihi2")
+
+
+def test_tokens_make_a_graph_even_where_nothing_is_remembered(tmp_path):
+    readout = Readout("y", (Dense("words", np.array([[5, -7, 1]], np.int32)),), np.zeros(1, np.int64))
+    network = IntegerNetwork((Tokens("words", 3), readout))
+    assert network.is_sequential
+    netx.write(tmp_path / "a.net", network)
+    with h5py.File(tmp_path / "a.net") as file:
+        assert "layer" not in file
+        assert file["casc"].attrs["version"] == 2
+        assert "input" not in file["casc"]
+    assert netx.read(tmp_path / "a.net") == network
+
+
+def test_the_order_of_readouts_is_kept(tmp_path):
+    network = made.several()
+    netx.write(tmp_path / "a.net", network)
+    assert [layer.name for layer in netx.read(tmp_path / "a.net").readouts] == ["boxes", "logits", "objects"]
+    turned = IntegerNetwork((*network.layers[:3], *network.layers[:2:-1]))
+    netx.write(tmp_path / "b.net", turned)
+    assert netx.read(tmp_path / "b.net") == turned != network
 
 
 def test_default_schedule_is_the_networks_own(tmp_path):

@@ -117,11 +117,11 @@ def unpooled(rng):
 
 
 def test_the_golden_file_through_stock_netx(loader):
-    from test_netx_golden import FOLDER
+    from test_netx_golden import GOLDEN
 
-    golden = np.load(FOLDER / "sequential.npz")
-    found = netx.read_file(FOLDER / "sequential.net")
-    logits = run(loader, str(FOLDER / "sequential.net"), found.network, golden["images"][:2], found.schedule)
+    file = GOLDEN / "v1" / "sequential.net"
+    golden, found = np.load(file.with_suffix(".npz")), netx.read_file(file)
+    logits = run(loader, str(file), found.network, golden["images"][:2], found.schedule)
     assert (logits == golden["logits"][:2]).all()
 
 
@@ -209,11 +209,22 @@ def test_every_dataset_is_readable_through_netdict(loader, path):
         assert found[i].f.attrs["name"] == layer.name
 
 
-@pytest.mark.parametrize("make", [made.sequential, made.pooled, made.residual])
+GRAPHS = (made.residual, made.concatenated, made.several, made.recurrent, made.film)
+
+
+@pytest.mark.parametrize("make", made.KINDS)
 def test_without_our_help_every_file_fails_loudly(stock, path, make):
     netx.write(path, make())
-    error = {made.sequential: AttributeError, made.pooled: AttributeError, made.residual: KeyError}[make]
-    with pytest.raises(error):
+    error, match = (KeyError, "layer") if make in GRAPHS else (AttributeError, "'NoneType' object has no attribute")
+    with pytest.raises(error, match=match):
+        stock.Network(net_config=path)
+
+
+@pytest.mark.parametrize("make", GRAPHS)
+def test_a_graph_fails_even_where_its_neurons_are_known(stock, path, monkeypatch, make):
+    netx.write(path, make())
+    monkeypatch.setattr(stock.Network, "get_neuron_params", staticmethod(lambda *_, **__: {}))
+    with pytest.raises(KeyError, match="layer"):
         stock.Network(net_config=path)
 
 
@@ -233,9 +244,11 @@ def test_with_our_help_the_others_are_refused_in_one_line(loader, path):
     netx.write(path, made.pooled())
     with pytest.raises(UnsupportedModelError, match="has max pooling, .* Use lava_casc.loihi.run"):
         loader.Network(net_config=path)
-    netx.write(path, made.residual())
-    with pytest.raises(UnsupportedModelError, match="has branches, .* Use lava_casc.loihi.run"):
-        loader.Network(net_config=path)
+    for make in GRAPHS:
+        netx.write(path, make())
+        with pytest.raises(UnsupportedModelError, match="has branches, several readouts, .* Use lava_casc") as caught:
+            loader.Network(net_config=path)
+        assert "\n" not in str(caught.value)
 
 
 def test_more_groups_than_lava_can_count_are_refused(loader, path):
@@ -259,9 +272,9 @@ def test_an_altered_file_is_refused(loader, path):
 def test_a_newer_version_is_refused(loader, path):
     netx.write(path, made.sequential())
     with h5py.File(path, "r+") as file:
-        file["casc"].attrs["version"] = 2
+        file["casc"].attrs["version"] = 3
     seal(path)
-    with pytest.raises(NetworkFileError, match="has format version 2, known is 1. Update lava_casc"):
+    with pytest.raises(NetworkFileError, match="has format version 3, known is 2. Update lava_casc"):
         loader.Network(net_config=path)
 
 

@@ -21,7 +21,7 @@ from lava_casc.network import IntegerNetwork
 from lava_casc.schedule import WakeSleepSchedule
 
 
-@pytest.mark.parametrize("make", [made.sequential, made.pooled, made.residual])
+@pytest.mark.parametrize("make", made.KINDS)
 def test_same_network_gives_the_same_bytes(tmp_path, make):
     netx.write(tmp_path / "a.net", make())
     time.sleep(1.1)  # HDF5 keeps times in seconds
@@ -155,7 +155,7 @@ def test_a_schedule_beyond_32_bits_is_refused(tmp_path):
 
 
 def test_the_package_needs_neither_torch_nor_lava_to_read(tmp_path):
-    netx.write(tmp_path / "a.net", made.residual())
+    netx.write(tmp_path / "a.net", made.recurrent())
     code = (
         "import sys; sys.path[:0] = sys.argv[2:]; import lava_casc\n"
         "lava_casc.read(sys.argv[1])\n"
