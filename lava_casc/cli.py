@@ -18,6 +18,7 @@ from lava_casc.errors import CascError, CheckpointError, DataError
 if TYPE_CHECKING:
     from lava_casc.network import IntegerNetwork
     from lava_casc.schedule import WakeSleepSchedule
+    from lava_casc.training import Epoch
 
 app = typer.Typer(
     name="lava-casc",
@@ -37,6 +38,9 @@ Mode = Literal["unary", "graded"]
 Engine = Literal["lava", "reference"]
 Precision = Literal["fixed", "float"]
 Rounding = Literal["floor", "round"]
+Pool = Literal["average", "max"]
+Augment = Literal["none", "standard", "autoaugment"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 def main() -> None:
@@ -59,16 +63,28 @@ def _options(
     pass
 
 
-@app.command(epilog="Example: lava-casc train --data fashion-mnist --data-dir data --epochs 10 -o out/fashion.pt")
+@app.command(epilog="Example: lava-casc train --data cifar10 --data-dir data --levels 8 --epochs 20 -o out/resnet20.pt")
 @console.reports_errors
 def train(
-    data: Annotated[str, typer.Option("--data", help="digits (comes with scikit-learn) or fashion-mnist.")] = "digits",
+    data: Annotated[
+        str,
+        typer.Option("--data", help="digits (comes with scikit-learn), fashion-mnist, cifar10, cifar100 or folder."),
+    ] = "digits",
     data_dir: DataDir = None,
     download: Download = False,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", min=1, help="folder: scale and crop every image to this size.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")] = Path("model.pt"),
     architecture: Annotated[
-        str | None, typer.Option("--architecture", help="Name of a network; by default the data set's own.")
+        str | None,
+        typer.Option(
+            "--architecture",
+            help="digits, fashion, resnet20, vgg9, vgg16, or torchvision:NAME; by default the data set's own.",
+        ),
     ] = None,
+    width: Annotated[float, typer.Option("--width", min=0.01, help="Factor of all numbers of channels.")] = 1.0,
+    pool: Annotated[Pool, typer.Option("--pool", help="Pools of vgg9 and vgg16.")] = "average",
     levels: Annotated[int, typer.Option("--levels", min=1, help="Levels L of every CQReLU.")] = 8,
     rounding: Annotated[Rounding, typer.Option("--rounding", help="floor is the paper's.")] = "round",
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="By default what suits the data set.")] = None,
@@ -78,27 +94,54 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", min=0.0, help="Of the cosine schedule's start.")
     ] = None,
+    augment: Annotated[
+        Augment,
+        typer.Option("--augment", help="standard: crop and mirror; autoaugment: AutoAugment and Cutout beside it."),
+    ] = "standard",
+    init: Annotated[
+        Path | None, typer.Option("--init", help="Begin with the weights of this checkpoint, of any levels.")
+    ] = None,
+    bfloat16: Annotated[
+        bool, typer.Option("--bfloat16", help="Compute in bfloat16: for a GPU, or a CPU with AVX-512 BF16.")
+    ] = False,
+    device: Annotated[Device, typer.Option("--device", help="auto: CUDA where there is a device.")] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a training was cut short: OUTPUT.partial holds its state.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same machine, same network.")] = 0,
     debug: Debug = False,
 ) -> None:
-    """Train a small CQReLU network and save it as a checkpoint."""
-    from lava_casc.training import load_dataset, train_checkpoint
+    """Train a CQReLU network and save it as a checkpoint; its state is kept after every epoch."""
+    from lava_casc.training import load_dataset, partial_of, train_checkpoint
 
-    dataset = load_dataset(data, data_dir, download=download)
     _check_writable(output)
-    with console.progress("training", 1) as bar:
-        result = train_checkpoint(
-            output,
-            dataset,
-            architecture=architecture,
-            levels=levels,
-            rounding=rounding,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            seed=seed,
-            progress=bar,
-        )
+    dataset = load_dataset(data, data_dir, download, image_size)
+    try:
+        with console.progress("training", 1) as bar:
+            result = train_checkpoint(
+                output,
+                dataset,
+                architecture=architecture,
+                levels=levels,
+                rounding=rounding,
+                width=width,
+                pool=pool,
+                epochs=epochs,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                augment=augment,
+                seed=seed,
+                init=init,
+                bfloat16=bfloat16,
+                device=device,
+                resume=resume,
+                progress=bar,
+                on_epoch=_print_epoch,
+            )
+    except KeyboardInterrupt:
+        if partial_of(output).exists():
+            console.err.print(f"{partial_of(output)}: the training up to its last whole epoch; --resume goes on")
+        raise
     console.out.print(
         f"{output}: {result.accuracy:.2%} of {len(dataset.test_labels)} test images right, "
         f"in float with CQReLU of {levels} levels"
@@ -335,6 +378,15 @@ def _shape(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise CascError(f"--input-shape {text!r}: give integers and commas, as in 3,32,32.") from error
+
+
+def _print_epoch(done: int, epochs: int, epoch: Epoch) -> None:
+    """Print what an epoch measured, and how long the others will take at its pace."""
+    left = epoch.seconds * (epochs - done)
+    console.err.print(
+        f"epoch {done}/{epochs}: loss {epoch.loss:.4f}, {epoch.measured['accuracy']:.2%} of the training images right, "
+        f"learning rate {epoch.learning_rate:.4f}, {epoch.seconds:.1f} s, {left / 60:.1f} min left"
+    )
 
 
 def _check_writable(path: Path) -> None:

@@ -1,21 +1,27 @@
-"""Data sets, small CQReLU networks for them, and the loop that trains them."""
+"""Data sets, CQReLU networks for them, and the loop that trains them."""
 
-from lava_casc.training.architectures import ARCHITECTURES, build
+from lava_casc.training.architectures import ARCHITECTURES, Design, build
+from lava_casc.training.augment import Augmentation
 from lava_casc.training.data import DATASETS, Dataset, load_dataset
-from lava_casc.training.recipes import RECIPES, Recipe, train_checkpoint
-from lava_casc.training.train import Epoch, TrainingResult, evaluate, train
+from lava_casc.training.loop import Epoch, fit
+from lava_casc.training.recipes import RECIPES, Recipe, partial_of, train_checkpoint
+from lava_casc.training.train import TrainingResult, evaluate, train
 
 __all__ = [
     "ARCHITECTURES",
     "DATASETS",
     "RECIPES",
+    "Augmentation",
     "Dataset",
+    "Design",
     "Epoch",
     "Recipe",
     "TrainingResult",
     "build",
     "evaluate",
+    "fit",
     "load_dataset",
+    "partial_of",
     "train",
     "train_checkpoint",
 ]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +83,30 @@ class Dataset:
         """What the integers mean to a model: the input of its checkpoint."""
         return InputSpec(self.shape, 0, self.input_high, self.scale)
 
+    @cached_property
+    def _pixels(self) -> NDArray[np.int64]:
+        """How often each channel has each value, over the training images: (C, 256)."""
+        counts = np.zeros((self.shape[0], 256), np.int64)
+        for start in range(0, len(self.train_images), 1000):  # bincount makes eight bytes of each pixel
+            for channel, pixels in enumerate(self.train_images[start : start + 1000].swapaxes(0, 1)):
+                counts[channel] += np.bincount(pixels.ravel(), minlength=256)
+        return counts
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of the real training pixels, one a channel, to four digits."""
+        values = np.arange(256) * self.scale
+        return tuple(round(float(np.average(values, weights=counts)), 4) for counts in self._pixels)
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of the real training pixels, one a channel, to four digits and greater than 0."""
+        values = np.arange(256) * self.scale
+        squares = [
+            np.average((values - np.average(values, weights=counts)) ** 2, weights=counts) for counts in self._pixels
+        ]
+        return tuple(max(round(float(np.sqrt(square)), 4), 1e-4) for square in squares)
+
 
 Loader = Callable[[Path | None, bool], Dataset]
 
@@ -95,17 +121,23 @@ def _register(name: str) -> Callable[[Loader], Loader]:
     return add
 
 
-def load_dataset(name: str, data_dir: str | Path | None = None, download: bool = False) -> Dataset:
+def load_dataset(
+    name: str, data_dir: str | Path | None = None, download: bool = False, image_size: int | None = None
+) -> Dataset:
     """Load a data set.
 
     Parameters
     ----------
     name : str
-        A key of `DATASETS`: ``digits`` comes with scikit-learn, ``fashion-mnist`` lies in a folder.
+        A key of `DATASETS`: ``digits`` comes with scikit-learn, the others lie in a folder. ``folder`` is any images
+        in ``DIR/train/CLASS`` and ``DIR/test/CLASS``.
     data_dir : str or Path, optional
         The folder that holds the files, or gets them.
     download : bool
         Whether to fetch what is missing from the internet.
+    image_size : int, optional
+        Of ``folder`` alone: scale the shorter side of each image to so many pixels and crop the middle. By default
+        all images have one size.
 
     Raises
     ------
@@ -114,9 +146,14 @@ def load_dataset(name: str, data_dir: str | Path | None = None, download: bool =
     MissingDependencyError
         The package that provides it is not installed.
     """
+    where = None if data_dir is None else Path(data_dir)
+    if name == "folder":
+        return _folder(where, image_size)
     if name not in DATASETS:
-        raise DataError(f"data set {name!r} is not known. Choose one of {', '.join(sorted(DATASETS))}.")
-    return DATASETS[name](None if data_dir is None else Path(data_dir), download)
+        raise DataError(f"data set {name!r} is not known. Choose one of {', '.join(sorted([*DATASETS, 'folder']))}.")
+    if image_size is not None:
+        raise DataError(f"{name}: its images have a size of their own. Leave --image-size out.")
+    return DATASETS[name](where, download)
 
 
 @_register("digits")
@@ -140,29 +177,140 @@ def _digits(data_dir: Path | None, download: bool) -> Dataset:
 @_register("fashion-mnist")
 def _fashion_mnist(data_dir: Path | None, download: bool) -> Dataset:
     """Return Fashion-MNIST, 28x28 images of clothes, from ``data_dir/FashionMNIST/raw``."""
-    try:
-        from torchvision.datasets import FashionMNIST
-    except ImportError as error:
-        raise _missing("fashion-mnist", "torchvision") from error
-    if data_dir is None:
-        raise DataError("fashion-mnist: no folder is given. Give --data-dir DIR, and --download to fetch it there.")
-    where = data_dir / "FashionMNIST" / "raw"
-    if not download and not where.is_dir():
-        raise DataError(
-            f"{where}: no such folder. Give the right --data-dir, or --download to fetch fashion-mnist there."
-        )
-    try:
-        train, test = (FashionMNIST(str(data_dir), train=part, download=download) for part in (True, False))
-    except Exception as error:  # torchvision raises whatever its parser, the disk or the network do
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise DataError(
-            f"{where}: fashion-mnist cannot be read ({line}). Remove what is there and give --download."
-        ) from error
+    train, test = _of_torchvision("fashion-mnist", "FashionMNIST", "FashionMNIST/raw", data_dir, download)
     images = [split.data.numpy()[:, None] for split in (train, test)]
     labels = [split.targets.numpy() for split in (train, test)]
     classes = tuple(train.classes)
     return Dataset("fashion-mnist", classes, images[0], labels[0], images[1], labels[1], 255, 1 / 255)
 
 
+@_register("cifar10")
+def _cifar10(data_dir: Path | None, download: bool) -> Dataset:
+    """Return CIFAR-10, 32x32 images, from ``data_dir/cifar10.npz`` or ``data_dir/cifar-10-batches-py``."""
+    return _cifar("cifar10", "CIFAR10", "cifar-10-batches-py", data_dir, download)
+
+
+@_register("cifar100")
+def _cifar100(data_dir: Path | None, download: bool) -> Dataset:
+    """Return CIFAR-100, 32x32 images, from ``data_dir/cifar100.npz`` or ``data_dir/cifar-100-python``."""
+    return _cifar("cifar100", "CIFAR100", "cifar-100-python", data_dir, download)
+
+
+def _cifar(name: str, kind: str, folder: str, data_dir: Path | None, download: bool) -> Dataset:
+    if data_dir is not None and (data_dir / f"{name}.npz").is_file():
+        return _from_npz(name, data_dir / f"{name}.npz")
+    train, test = _of_torchvision(name, kind, folder, data_dir, download)
+    images = [np.ascontiguousarray(split.data.transpose(0, 3, 1, 2)) for split in (train, test)]
+    labels = [np.array(split.targets, np.int64) for split in (train, test)]
+    return Dataset(name, tuple(train.classes), images[0], labels[0], images[1], labels[1], 255, 1 / 255)
+
+
+def _from_npz(name: str, file: Path) -> Dataset:
+    """Return a data set of ``x_train``, ``y_train``, ``x_test``, ``y_test`` (images NHWC) and ``classes``."""
+    try:
+        with file.open("rb") as opened:
+            content = np.load(opened, allow_pickle=False)
+            found = {key: content[key] for key in ("x_train", "y_train", "x_test", "y_test", "classes")}
+    except Exception as error:  # numpy raises almost anything on a damaged file
+        raise DataError(
+            f"{file}: cannot be read ({_first_line(error)}). It holds the arrays x_train, y_train, x_test, y_test "
+            "and classes."
+        ) from error
+    for key, dimensions in (("x_train", 4), ("y_train", 1), ("x_test", 4), ("y_test", 1), ("classes", 1)):
+        kinds = "U" if key == "classes" else "iu"
+        if found[key].ndim != dimensions or found[key].dtype.kind not in kinds:
+            raise DataError(
+                f"{file}: {key} is of shape {found[key].shape} and {found[key].dtype}. It holds uint8 images "
+                "(N, H, W, C), integer labels (N,) and the classes as strings."
+            )
+    images = [np.ascontiguousarray(found[key].transpose(0, 3, 1, 2)) for key in ("x_train", "x_test")]
+    labels = [found[key].astype(np.int64) for key in ("y_train", "y_test")]
+    try:
+        classes = tuple(str(label) for label in found["classes"])
+        return Dataset(name, classes, images[0], labels[0], images[1], labels[1], 255, 1 / 255)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error
+
+
+def _of_torchvision(name: str, kind: str, folder: str, data_dir: Path | None, download: bool) -> tuple[Any, Any]:
+    """Return the training and the test split of a data set as torchvision reads it from ``data_dir/folder``."""
+    try:
+        import torchvision.datasets
+    except ImportError as error:
+        raise _missing(name, "torchvision") from error
+    if data_dir is None:
+        raise DataError(f"{name}: no folder is given. Give --data-dir DIR, and --download to fetch it there.")
+    where = data_dir / folder
+    if not download and not where.is_dir():
+        raise DataError(f"{where}: no such folder. Give the right --data-dir, or --download to fetch {name} there.")
+    read = getattr(torchvision.datasets, kind)
+    try:
+        return read(str(data_dir), train=True, download=download), read(str(data_dir), train=False, download=download)
+    except Exception as error:  # torchvision raises whatever its parser, the disk or the network do
+        raise DataError(
+            f"{where}: {name} cannot be read ({_first_line(error)}). Remove what is there and give --download."
+        ) from error
+
+
+def _folder(data_dir: Path | None, image_size: int | None) -> Dataset:
+    """Return the images in ``data_dir/train/CLASS`` and ``data_dir/test/CLASS``, in memory, as RGB."""
+    try:
+        from torchvision.datasets import ImageFolder
+    except ImportError as error:
+        raise _missing("folder", "torchvision") from error
+    if data_dir is None:
+        raise DataError("folder: no folder is given. Give --data-dir DIR, with DIR/train/CLASS and DIR/test/CLASS.")
+    splits = []
+    for split in ("train", "test"):
+        try:
+            splits.append(ImageFolder(str(data_dir / split)))
+        except (OSError, RuntimeError) as error:
+            raise DataError(
+                f"{data_dir / split}: no images by class ({_first_line(error)}). Put them into {split}/CLASS."
+            ) from error
+    train, test = splits
+    if train.classes != test.classes:
+        odd = sorted({*train.classes} ^ {*test.classes})[0]
+        raise DataError(f"{data_dir}: class {odd!r} is in one of train and test alone. Give both the same classes.")
+    size = (image_size, image_size) if image_size else _size(train.samples[0][0])
+    images = [_read_images([path for path, _ in split.samples], size, image_size is not None) for split in splits]
+    labels = [np.array(split.targets, np.int64) for split in splits]
+    return Dataset("folder", tuple(train.classes), images[0], labels[0], images[1], labels[1], 255, 1 / 255)
+
+
+def _size(path: str) -> tuple[int, int]:
+    height, width = _read_image(path).shape[1:]
+    return height, width
+
+
+def _read_images(paths: list[str], size: tuple[int, int], resize: bool) -> NDArray[np.uint8]:
+    images = np.empty((len(paths), 3, *size), np.uint8)
+    for i, path in enumerate(paths):
+        image = _read_image(path, size[0] if resize else None)
+        if image.shape[1:] != size:
+            found, first = ("x".join(map(str, one)) for one in (image.shape[1:], size))
+            raise DataError(f"{path}: is of {found} pixels, the first image of {first}. Give --image-size.")
+        images[i] = image
+    return images
+
+
+def _read_image(path: str, image_size: int | None = None) -> NDArray[np.uint8]:
+    """Return an image as RGB (3, H, W), scaled and cropped if a size is given."""
+    import torchvision.transforms.functional as F
+    from torchvision.datasets.folder import default_loader
+
+    try:
+        image = default_loader(path)
+    except Exception as error:  # Pillow raises almost anything on a damaged file
+        raise DataError(f"{path}: not a readable image ({_first_line(error)}). Replace or remove it.") from error
+    if image_size is not None:
+        image = F.center_crop(F.resize(image, image_size), image_size)
+    return F.pil_to_tensor(image).numpy()
+
+
 def _missing(name: str, package: str) -> MissingDependencyError:
     return MissingDependencyError(f"{name}: {package} is not installed. Install it with pip install 'lava-casc[data]'.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

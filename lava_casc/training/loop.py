@@ -19,8 +19,12 @@ from torch import nn
 
 from lava_casc.errors import CheckpointError, UnsupportedModelError
 from lava_casc.files import replacing
+from lava_casc.frontend.cqrelu import CQReLU
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
+#: A threshold's gradient is a sum over all neurons of its layer; at the rate of the weights it overshoots, and turns
+#: negative. Learned step size quantization (arXiv 1902.08153) divides it by the root of neurons times levels.
+THRESHOLD_SHARE = 0.1
 FORMAT, VERSION = "lava_casc.partial", 1
 
 Batch = TypeVar("Batch")
@@ -73,7 +77,7 @@ def fit(
     resume: bool = False,
     settings: Mapping[str, str | int | float | bool | None] | None = None,
     progress: Callable[[float], None] | None = None,
-    on_epoch: Callable[[int, Epoch], None] | None = None,
+    on_epoch: Callable[[int, int, Epoch], None] | None = None,
 ) -> tuple[Epoch, ...]:
     r"""Train `model` in place on the device where it lies, and leave it in evaluation mode.
 
@@ -118,7 +122,7 @@ def fit(
     progress : callable, optional
         Called after every step with the share that is done, the last time with 1.
     on_epoch : callable, optional
-        Called after every epoch with the number of epochs that are done and its `Epoch`.
+        Called after every epoch with the number of epochs that are done, that of all, and its `Epoch`.
 
     Returns
     -------
@@ -159,7 +163,7 @@ def fit(
                 for batch in batches(epoch):
                     rate = learning_rate * _share(done, steps, warmup)
                     for group in making.param_groups:
-                        group["lr"] = rate
+                        group["lr"] = rate * group["share"]
                     with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                         measured = loss(model, batch)
                     making.zero_grad()
@@ -174,6 +178,7 @@ def fit(
                         progress(done / steps)
                 if done != (epoch + 1) * steps_per_epoch:
                     raise ValueError(f"epoch {epoch} had not {steps_per_epoch} batches")
+                _check_thresholds(model, epoch + 1)
                 means = {name: value.item() / steps_per_epoch for name, value in sums.items()}
                 if not math.isfinite(means["loss"]):
                     raise UnsupportedModelError(
@@ -185,19 +190,33 @@ def fit(
                 if partial is not None:
                     _keep(partial, model, making, history, fixed)
                 if on_epoch is not None:
-                    on_epoch(epoch + 1, history[-1])
+                    on_epoch(epoch + 1, epochs, history[-1])
     finally:
         model.eval()
     return tuple(history)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights decay; biases, batch norm and thresholds, which have one dimension at most, do not."""
+    """Return parameters by how they are trained: weights decay, biases and batch norm do not, thresholds learn slowly.
+
+    They are told apart by their dimensions: at least two, one, and none. ``share`` is a group's part of the learning
+    rate.
+    """
     parameters = list(model.parameters())
     return [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay, "share": 1.0},
+        {"params": [p for p in parameters if p.dim() == 1], "weight_decay": 0.0, "share": 1.0},
+        {"params": [p for p in parameters if p.dim() == 0], "weight_decay": 0.0, "share": THRESHOLD_SHARE},
     ]
+
+
+def _check_thresholds(model: nn.Module, epoch: int) -> None:
+    for path, module in model.named_modules():
+        if isinstance(module, CQReLU) and not module.threshold.item() > 0:
+            raise UnsupportedModelError(
+                f"{path}: its threshold ({module.threshold.item():.3g}) is not positive after epoch {epoch}. "
+                "Train with a smaller learning rate."
+            )
 
 
 def refuse_to_begin_anew(partial: Path, resume: bool) -> None:
