@@ -55,6 +55,28 @@ GREATEST_BIAS = 2.0**60
 
 
 @dataclass(frozen=True)
+class BranchReport:
+    """What the quantization of one synapse cost, and how much of that because it meets others in its layer.
+
+    Branches that meet share the grid of each channel, up to a power of two a branch. The difference of the two errors
+    is the price of this; a layer of one synapse pays none.
+
+    Attributes
+    ----------
+    source : str
+    weight_error : float
+        Root mean square of ``w * 2**exponent - V / g`` relative to that of ``V / g``, over the synapse.
+    weight_error_alone : float
+        The same, had each of the synapse's channels a grid of its own, as fine as the weight bits allow. What the
+        layer gives up beyond this (a threshold that is an integer, the range proof), the synapse gives up alone, too.
+    """
+
+    source: str
+    weight_error: float
+    weight_error_alone: float
+
+
+@dataclass(frozen=True)
 class LayerReport:
     """What the quantization of one layer cost.
 
@@ -71,6 +93,8 @@ class LayerReport:
         The least and the greatest threshold; (0, 0) for the readout.
     range_bits : int
         Signed bits that the proven range of potential and current takes.
+    branches : tuple of BranchReport
+        One a synapse, in their order.
     """
 
     name: str
@@ -79,6 +103,7 @@ class LayerReport:
     weight_error: float
     threshold: tuple[int, int]
     range_bits: int
+    branches: tuple[BranchReport, ...]
 
 
 @dataclass(frozen=True)
@@ -211,9 +236,7 @@ class _Quantizer:
 
         The exponent of a branch is how many times greater than the smallest branch its median channel is.
         """
-        peaks = np.array([np.abs(v).reshape(channels, -1).max(1) for v in values])
-        if not self.per_channel:
-            peaks = np.repeat(peaks.max(1, keepdims=True), channels, axis=1)
+        peaks = _peaks(values, channels, self.per_channel)
         medians = np.array([np.median(p[p > 0]) if (p > 0).any() else 0.0 for p in peaks])
         smallest = medians[medians > 0].min(initial=np.inf)
         exponents = [
@@ -320,11 +343,17 @@ class _Quantizer:
 
     def _report(self, layer: Neurons | Readout, shape: Shape, values: list[NDArray], bits_lost: float) -> None:
         grid = layer.scale / layer.threshold if isinstance(layer, Neurons) else np.full(shape[0], layer.scale)
-        error = power = 0.0
-        for synapse, value in zip(layer.synapses, values, strict=True):
-            exact = value / _per_row(grid, value)
-            error += float(((synapse.weight * 2.0**synapse.exponent - exact) ** 2).sum())
-            power += float((exact**2).sum())
+        # How much coarser than the layer's each synapse's own grid would be; a readout has one for all channels.
+        peaks = _peaks(values, shape[0], self.per_channel and isinstance(layer, Neurons))
+        exponents = 2.0 ** np.array([synapse.exponent for synapse in layer.synapses])
+        greatest = (peaks / exponents[:, None]).max(0)
+        coarser = np.divide(peaks, greatest, out=np.ones_like(peaks), where=peaks > 0)
+        errors, alone, powers = (np.zeros(len(values)) for _ in range(3))
+        for i, (synapse, value) in enumerate(zip(layer.synapses, values, strict=True)):
+            exact, own = value / _per_row(grid, value), _per_row(coarser[i], value)
+            errors[i] = ((synapse.weight * exponents[i] - exact) ** 2).sum()
+            alone[i] = ((np.rint(exact / own) * own - exact) ** 2).sum()
+            powers[i] = (exact**2).sum()
         peak = max(int(np.abs(synapse.weight).max(initial=0)) for synapse in layer.synapses)
         thresholds = (int(layer.threshold.min()), int(layer.threshold.max())) if isinstance(layer, Neurons) else (0, 0)
         self.reports.append(
@@ -332,9 +361,13 @@ class _Quantizer:
                 layer.name,
                 peak.bit_length() + 1,
                 max(0.0, bits_lost),
-                float(np.sqrt(error / power)) if power else 0.0,
+                _relative(errors.sum(), powers.sum()),
                 thresholds,
                 self._range(layer, shape).bits,
+                tuple(
+                    BranchReport(synapse.source, _relative(errors[i], powers[i]), _relative(alone[i], powers[i]))
+                    for i, synapse in enumerate(layer.synapses)
+                ),
             )
         )
 
@@ -346,6 +379,16 @@ def weights_in_units(synapse: Synapse, scale: NDArray[np.float64], shape: Shape)
         channel = (np.arange(out) // (out // synapse.groups))[:, None] * per_group + np.arange(per_group)
         return synapse.weight * scale[channel][:, :, None, None]
     return synapse.weight * np.broadcast_to(per_neuron(scale, shape), shape).reshape(-1)
+
+
+def _peaks(values: list[NDArray], channels: int, per_channel: bool) -> NDArray[np.float64]:
+    """Return the greatest weight of each synapse, shape (synapses, channels); one for all channels on demand."""
+    peaks = np.array([np.abs(value).reshape(channels, -1).max(1) for value in values])
+    return peaks if per_channel else np.repeat(peaks.max(1, keepdims=True), channels, axis=1)
+
+
+def _relative(error: float, power: float) -> float:
+    return float(np.sqrt(error / power)) if power else 0.0
 
 
 def _bias(layer: FloatNeurons | FloatReadout, grid: NDArray, shape: Shape) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from lava_casc.errors import RangeError
 from lava_casc.frontend import CQReLU, InputSpec, fold, quantize, trace
-from lava_casc.frontend.fold import FloatNetwork, FloatNeurons, FloatReadout
+from lava_casc.frontend.fold import FloatNetwork, FloatNeurons, FloatReadout, evaluate, received
 from lava_casc.frontend.quantize import LEAST_WEIGHT_BITS, WEIGHT_BITS_BEFORE_INPUT, weights_in_units
 from lava_casc.hardware import Hardware, read_hardware
 from lava_casc.integer import signed_range
@@ -65,6 +65,12 @@ def check_report(floats, network, report, hardware=LOIHI):
         power = math.sqrt(sum(float((r**2).sum()) for r in rows))
         error = math.sqrt(sum(float(((m - r) ** 2).sum()) for m, r in zip(made, rows, strict=True)))
         assert said.weight_error == pytest.approx(error / power if power else 0.0, abs=1e-12)
+        assert [b.source for b in said.branches] == [s.source for s in layer.synapses]
+        for branch, made_of, exact in zip(said.branches, made, rows, strict=True):
+            power = np.linalg.norm(exact)
+            wanted = np.linalg.norm(made_of - exact) / power if power else 0.0
+            assert branch.weight_error == pytest.approx(wanted, abs=1e-12)
+            assert len(rows) > 1 or branch.weight_error_alone == pytest.approx(wanted, rel=1e-9, abs=1e-12)
         assert said.range_bits == proven[layer.name].bits <= hardware.state_bits
         peak = max(np.abs(s.weight).max() for s in layer.synapses)
         assert signed_range(said.weight_bits)[1] >= peak > (signed_range(said.weight_bits - 1)[1] if peak else -1)
@@ -212,6 +218,128 @@ def test_an_identity_branch_keeps_its_precision(ratio):
     )
     assert relative.max() < 0.02
     assert all(0 <= s.exponent <= 7 for s in layer.synapses)
+
+
+def residual(scales, *, levels=8, seed=0, channels=6, readout=False):
+    """Return a layer in which branches from the input meet, with weights of these scales (channels or one number)."""
+    rng = np.random.default_rng(seed)
+    synapses = []
+    for scale in scales:
+        weight = rng.uniform(-1, 1, (channels, 3, 3, 2))
+        weight[:, 0, 0, 0] = 1
+        synapses.append(Conv("input", weight * np.broadcast_to(scale, channels).reshape(-1, 1, 1, 1)))
+    if readout:
+        end = FloatReadout("sum", tuple(synapses), np.zeros(channels), "logits")
+        return FloatNetwork((3, 5, 6), (end,), {"input": (3, 5, 6), "sum": (channels, 3, 5)})
+    neurons = FloatNeurons("sum", tuple(synapses), np.zeros(channels), 1.0, levels, 0.0, "z", "a")
+    end = FloatReadout("end", (Conv("sum", np.ones((2, channels, 1, 1))),), np.zeros(2), "logits")
+    shapes = {"input": (3, 5, 6), "sum": (channels, 3, 5), "end": (2, 3, 5)}
+    return FloatNetwork((3, 5, 6), (neurons, end), shapes)
+
+
+IMAGE = InputSpec((3, 5, 6), -8, 8, 1 / 8)
+
+
+def branches(floats, hardware=LOIHI, **options):
+    return make(floats, IMAGE, hardware, **options)[1].layers[0].branches
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("readout", [True, False])
+def test_a_branch_that_meets_none_pays_nothing(per_channel, readout):
+    for bits in (4, 8):
+        (one,) = branches(residual([1.0], readout=readout), per_channel=per_channel, weight_bits=bits)
+        assert 0 < one.weight_error == pytest.approx(one.weight_error_alone, rel=1e-9)
+
+
+@pytest.mark.parametrize("readout", [True, False])
+def test_the_price_of_meeting_is_the_difference_to_a_grid_of_its_own(readout):
+    # Branches of scales that no exponent can bring together: the second has to make do with a hundredth of a mantissa.
+    flat = Hardware(name="flat", state_bits=24, weight_bits=8, weight_exponent_max=0, message_bits=24)
+    first, second = branches(residual([1.0, 0.01], readout=readout), flat)
+    assert 0.01 > first.weight_error == pytest.approx(first.weight_error_alone, rel=1e-9)
+    assert second.weight_error > 20 * second.weight_error_alone
+    # Alone it is as exact as a layer of its own, for which the quantizer finds the grid.
+    floats = residual([1.0, 0.01], readout=readout)
+    layer = dataclasses.replace(floats.layers[0], synapses=floats.layers[0].synapses[1:])
+    (own,) = branches(dataclasses.replace(floats, layers=(layer, *floats.layers[1:])), flat)
+    assert second.weight_error_alone == pytest.approx(own.weight_error, rel=0.02)
+    # With exponents, the greater branch takes one, and the price is less than a factor of two.
+    for branch in branches(residual([1.0, 0.01], readout=readout)):
+        assert branch.weight_error < 2.1 * branch.weight_error_alone < 0.02
+
+
+def test_one_exponent_for_a_branch_cannot_suit_channels_of_unlike_scales():
+    first, second = branches(residual([1.0, [1 / 8, 1 / 8, 1 / 8, 8, 8, 8]]))
+    assert first.weight_error > 1.2 * first.weight_error_alone
+    assert second.weight_error > 1.3 * second.weight_error_alone
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("bits", [3, 5, 8])
+def test_meeting_never_pays(bits, per_channel):
+    """Up to the luck of rounding, a branch alone is at least as exact."""
+    found = []
+    for seed in range(5):
+        scales = 10.0 ** np.random.default_rng(seed).uniform(-1, 1, (3, 6))
+        found += branches(residual(scales, seed=seed), per_channel=per_channel, weight_bits=bits)
+    assert all(b.weight_error_alone <= 1.1 * b.weight_error for b in found)
+    assert any(b.weight_error_alone < 0.8 * b.weight_error for b in found)
+
+
+def test_a_branch_without_weights_has_no_error():
+    first, second = branches(residual([1.0, 0.0]))
+    assert first.weight_error > 0
+    assert second.weight_error == second.weight_error_alone == 0
+
+
+# Several readouts
+
+
+def test_each_readout_has_a_grid_of_its_own():
+    rng = np.random.default_rng(0)
+    layers = (
+        FloatNeurons("hidden", (Dense("input", rng.normal(size=(6, 4))),), rng.normal(size=6), 1.0, 8, 0.5, "z", "a"),
+        FloatReadout("large", (Dense("hidden", rng.normal(size=(3, 6)) * 1e3),), rng.normal(size=3) * 1e3, "one"),
+        FloatReadout("small", (Dense("hidden", rng.normal(size=(5, 6)) / 1e3),), rng.normal(size=5) / 1e3, "two"),
+    )
+    floats = FloatNetwork((4,), layers, {"input": (4,), "hidden": (6,), "large": (3,), "small": (5,)})
+    images = rng.integers(0, 256, (40, 4))
+    network, report = make(floats, spec(4))
+    assert [layer.name for layer in report.layers] == ["hidden", "large", "small"]
+    assert network["large"].scale > 1e5 * network["small"].scale > 0
+    found = forward(network, images)
+    counts = torch.as_tensor(found.counts["hidden"] / 8)
+    for name, outputs in network.outputs(found.logits).items():
+        exact = received(floats, floats.layers[[x.name for x in layers].index(name)], {"hidden": counts}).numpy()
+        assert np.abs(outputs - exact).max() < 0.02 * np.abs(exact).max()
+
+
+def test_a_folded_model_of_several_outputs_is_close_to_its_integers():
+    parts = {
+        "a": nn.Conv2d(2, 3, 3, padding=1),
+        "b": nn.Conv2d(2, 4, 1),
+        "c": nn.Conv2d(7, 5, (2, 1)),
+        "act": CQReLU(8),
+    }
+    parts |= {"end": nn.Linear(7 * 30, 3)}
+
+    def run(s, x):
+        y = torch.cat([s.act(s.a(x)), s.act(s.b(x))], 1)
+        return {"boxes": s.c(y), "classes": s.end(y.flatten(1)), "seen": y}
+
+    floats = fold(trace(Model(run, **parts), (2, 5, 6)))
+    network, _ = make(floats, InputSpec((2, 5, 6), 0, 255, 1 / 255))
+    images = np.random.default_rng(0).integers(0, 256, (8, 2, 5, 6))
+    found, real = network.outputs(forward(network, images).logits), evaluate(floats, torch.as_tensor(images / 255))
+    assert {name: value.shape[1:] for name, value in found.items()} == {
+        "boxes": (5, 4, 6),
+        "classes": (3,),
+        "seen": (7, 5, 6),
+    }
+    for name, value in found.items():
+        # A level more or less in a few neurons is all that separates them.
+        assert np.abs(value - real[name].numpy()).mean() < 0.03 * np.abs(real[name].numpy()).max()
 
 
 # The range proof
