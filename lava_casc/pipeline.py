@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from lava_casc.reference import forward, simulate
 from lava_casc.schedule import WakeSleepSchedule
 
 OnStep = Callable[[int, int, str], None]
+#: Samples of a verification that nobody chose, and the multiply-accumulates that it may take all in all: seconds.
+VERIFY_SAMPLES, VERIFY_BUDGET = 16, 5e10
 STEPS = ("trace", "fold", "quantize", "verify", "write")
 
 
@@ -48,8 +51,9 @@ class Options:
         As for `IntegerNetwork.schedule`.
     hardware : str
         A name that lava_casc ships, or a path.
-    verify : int
-        Samples on which the spikes are compared with the integer network.
+    verify : int, optional
+        Samples on which the spikes are compared with the integer network. By default `VERIFY_SAMPLES`, and fewer, in
+        graded mode at last, for networks that would take minutes.
     """
 
     weight_bits: int = 8
@@ -59,7 +63,7 @@ class Options:
     wake_steps: int | None = None
     sleep_steps: int | None = None
     hardware: str = DEFAULT
-    verify: int = 16
+    verify: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class Verification:
     Attributes
     ----------
     samples : int
+    mode : str
+        Of the schedule that the spikes had.
     source : str
         ``examples`` of the checkpoint, or ``random`` images.
     certified : int
@@ -101,6 +107,7 @@ class Verification:
     """
 
     samples: int
+    mode: str
     source: str
     certified: int
     last_spike: int
@@ -182,7 +189,8 @@ def convert_checkpoint(
     )
     schedule = network.schedule(options.mode, options.wake_steps, options.sleep_steps)
     announce("verify")
-    verification = verify(network, folded, checkpoint, schedule, options.verify) if options.verify else None
+    tried, samples = (schedule, options.verify) if options.verify is not None else affordable(network, schedule)
+    verification = verify(network, folded, checkpoint, tried, samples) if samples else None
     return Conversion(network, schedule, hardware, report, verification)
 
 
@@ -218,6 +226,23 @@ def with_levels(graph: Graph, levels: int) -> Graph:
         for op in graph.operations
     )
     return replace(graph, operations=tuple(changed))
+
+
+def affordable(network: IntegerNetwork, schedule: WakeSleepSchedule) -> tuple[WakeSleepSchedule, int]:
+    """Return how to verify a network within `VERIFY_BUDGET`: the schedule, and how many samples.
+
+    In unary mode a layer computes in most steps, in graded mode about three times. Both prove the same of the network,
+    so that one that is too large for a single unary sample is verified in graded mode.
+    """
+    macs = sum(
+        synapse.weight[0].size * math.prod(network.shapes[layer.name])
+        for layer in network.computed
+        for synapse in getattr(layer, "synapses", ())
+    )
+    samples = VERIFY_BUDGET / macs / (3 if schedule.released else network.silence_bound(schedule) / 2)
+    if samples < 1 and not schedule.released:
+        return affordable(network, network.schedule("graded"))
+    return schedule, int(min(max(samples, 1), VERIFY_SAMPLES))
 
 
 def verify(
@@ -257,6 +282,7 @@ def verify(
     same = sum(int((found.argmax(1) == wanted.argmax(1)).sum()) for wanted, found in outputs)
     return Verification(
         len(images),
+        schedule.mode,
         source,
         int(sure.sum()),
         int(record.last_spike.max(initial=0)),

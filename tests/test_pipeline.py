@@ -111,7 +111,7 @@ def test_convert_passes_its_arguments_on():
     ("options", "error", "message"),
     [
         ({}, TypeError, "needs input_shape"),
-        ({"input_shape": (2, 6)}, CheckpointError, "neither"),
+        ({"input_shape": (2, 6)}, UnsupportedModelError, "neither"),
         ({"input_shape": (3, 6, 7)}, UnsupportedModelError, "does not run on an input"),
         ({"input_shape": SHAPE, "input_range": (1, 5)}, CheckpointError, "must hold 0"),
         ({"input_shape": SHAPE, "input_scale": 0.0}, CheckpointError, "scale"),
