@@ -404,12 +404,21 @@ _COLUMNS: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
     "stride": lambda layer, synapse: _times(synapse.get("stride") or layer.get("stride", [])),
     "groups": lambda layer, synapse: synapse.get("groups", ""),
     "exponent": lambda layer, synapse: synapse.get("exponent", ""),
+    "error (alone)": lambda layer, synapse: _weight_error(synapse),
     "weight bits": lambda layer, synapse: layer.get("weight_bits", ""),
     "threshold": lambda layer, synapse: "..".join(str(t) for t in sorted({*layer.get("threshold", ())} - {0})),
     "worst |u| bits": lambda layer, synapse: layer.get("range_bits", ""),
     "bits given up": lambda layer, synapse: round(layer["bits_given_up"], 2) if "bits_given_up" in layer else "",
     "levels changed": lambda layer, synapse: f"{layer['changed']:.2%}" if "changed" in layer else "",
 }
+
+
+def _weight_error(synapse: dict[str, Any]) -> str:
+    """Return the error of a synapse's weights, and what it would be without the branches that it meets."""
+    if "weight_error" not in synapse:
+        return ""
+    error, alone = (f"{synapse[key]:.2%}" for key in ("weight_error", "weight_error_alone"))
+    return error if error == alone else f"{error} ({alone})"
 
 
 def _times(numbers: list[int]) -> str:
@@ -419,7 +428,8 @@ def _times(numbers: list[int]) -> str:
 def _print_conversion(summary: dict[str, Any]) -> None:
     rows = []
     for layer in summary["layers"]:
-        first, *more = layer["synapses"] or [{}]
+        branches = layer.get("branches", [])
+        first, *more = [s | b for s, b in zip(layer["synapses"], branches, strict=True)] or [{}]
         rows.append([layer["name"], layer["type"], *(show(layer, first) for show in _COLUMNS.values())])
         for synapse in more:
             shown = (show({"shape": layer["shape"]}, synapse) for show in _COLUMNS.values())

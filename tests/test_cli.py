@@ -16,7 +16,9 @@ import torch
 from torch import nn
 
 import lava_casc
-from lava_casc.frontend import CQReLU, InputSpec, load_checkpoint, save_model
+from lava_casc.cli import _print_conversion
+from lava_casc.frontend import Checkpoint, CQReLU, InputSpec, load_checkpoint, save_model, trace
+from lava_casc.pipeline import Options, convert_checkpoint, summary
 
 ROOT = Path(__file__).parents[1]
 #: Makes a Python process one in which Lava is not installed.
@@ -99,6 +101,38 @@ def test_export_report_says_what_the_network_is(folder: Path) -> None:
     assert [layer["name"] for layer in report["layers"]] == [layer.name for layer in network]
     assert report["verification"]["samples"] == report["verification"]["certified"] == 5
     assert report["bytes"] == (folder / "model.net").stat().st_size
+
+
+def test_the_table_says_what_it_costs_branches_to_meet(capsys: pytest.CaptureFixture[str]) -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.act, self.end = CQReLU(4), CQReLU(4, 8.0), nn.Linear(60, 3)
+            self.a, self.b = nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            return self.end(torch.flatten(self.act(self.a(x) + self.b(x)), 1))
+
+    torch.manual_seed(0)
+    residual = Residual()
+    with torch.no_grad():
+        residual.b.weight.copy_(torch.tensor([[1.0, 0.7], [0.013, 0.021]]).reshape(2, 2, 1, 1))
+    checkpoint = Checkpoint(trace(residual, SHAPE), InputSpec(SHAPE))
+    report = summary(convert_checkpoint(checkpoint, Options(verify=0)))
+    _print_conversion({**report, "file": "model.net", "bytes": 0})
+    shown = [line.split("│") for line in capsys.readouterr().out.splitlines() if line.startswith("│ ")]
+    layer = next(layer for layer in report["layers"] if layer["name"] == "a")
+    rows = [row for row in shown if row[1].strip() in ("a", "+ first")]
+    assert [branch["source"] for branch in layer["branches"]] == ["first", "first"]
+    assert len(rows) == 2
+    for branch, row in zip(layer["branches"], rows, strict=True):
+        error, alone = (f"{branch[key]:.2%}" for key in ("weight_error", "weight_error_alone"))
+        assert error != alone
+        assert f"{error} ({alone})" in [cell.strip() for cell in row]
+    first = next(layer for layer in report["layers"] if layer["name"] == "first")
+    (row,) = [row for row in shown if row[1].strip() == "first"]
+    assert f"{first['branches'][0]['weight_error']:.2%}" in [cell.strip() for cell in row]
 
 
 def test_the_exporters_door_writes_the_same_file(folder: Path, tmp_path: Path) -> None:
