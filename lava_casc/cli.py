@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from lava_casc import console
 from lava_casc.errors import CascError, CheckpointError, DataError
 
 if TYPE_CHECKING:
+    from lava_casc.frontend import Checkpoint
     from lava_casc.network import IntegerNetwork
     from lava_casc.schedule import WakeSleepSchedule
     from lava_casc.training import Epoch
@@ -38,9 +40,14 @@ Mode = Literal["unary", "graded"]
 Engine = Literal["lava", "reference"]
 Precision = Literal["fixed", "float"]
 Rounding = Literal["floor", "round"]
+Task = Literal["classification", "detection"]
 Pool = Literal["average", "max"]
 Augment = Literal["none", "standard", "autoaugment"]
 Device = Literal["auto", "cpu", "cuda"]
+
+
+#: Samples that evaluate takes at a time; it changes no result.
+BATCH = 64
 
 
 def main() -> None:
@@ -66,6 +73,10 @@ def _options(
 @app.command(epilog="Example: lava-casc train --data cifar10 --data-dir data --levels 8 --epochs 20 -o out/resnet20.pt")
 @console.reports_errors
 def train(
+    context: typer.Context,
+    task: Annotated[
+        Task, typer.Option("--task", help="detection: a YOLO, on the folder --data-dir in VOC layout.")
+    ] = "classification",
     data: Annotated[
         str,
         typer.Option("--data", help="digits (comes with scikit-learn), fashion-mnist, cifar10, cifar100 or folder."),
@@ -73,14 +84,18 @@ def train(
     data_dir: DataDir = None,
     download: Download = False,
     image_size: Annotated[
-        int | None, typer.Option("--image-size", min=1, help="folder: scale and crop every image to this size.")
+        str | None,
+        typer.Option(
+            "--image-size", help="N or H,W. folder: scale and crop every image to N,N. detection: stretch it to H,W."
+        ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")] = Path("model.pt"),
     architecture: Annotated[
         str | None,
         typer.Option(
             "--architecture",
-            help="digits, fashion, resnet20, vgg9, vgg16, or torchvision:NAME; by default the data set's own.",
+            help="digits, fashion, resnet20, vgg9, vgg16, or torchvision:NAME; by default the data set's own. "
+            "detection: vgg-tiny, vgg-small (the default) or vgg16, torchvision's.",
         ),
     ] = None,
     width: Annotated[float, typer.Option("--width", min=0.01, help="Factor of all numbers of channels.")] = 1.0,
@@ -112,36 +127,52 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a CQReLU network and save it as a checkpoint; its state is kept after every epoch."""
-    from lava_casc.training import load_dataset, partial_of, train_checkpoint
+    from lava_casc.training import load_dataset, train_checkpoint
 
     _check_writable(output)
-    dataset = load_dataset(data, data_dir, download, image_size)
-    try:
-        with console.progress("training", 1) as bar:
-            result = train_checkpoint(
-                output,
-                dataset,
-                architecture=architecture,
-                levels=levels,
-                rounding=rounding,
-                width=width,
-                pool=pool,
-                epochs=epochs,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                augment=augment,
-                seed=seed,
-                init=init,
-                bfloat16=bfloat16,
-                device=device,
-                resume=resume,
-                progress=bar,
-                on_epoch=_print_epoch,
-            )
-    except KeyboardInterrupt:
-        if partial_of(output).exists():
-            console.err.print(f"{partial_of(output)}: the training up to its last whole epoch; --resume goes on")
-        raise
+    size = None if image_size is None else _size(image_size)
+    if task == "detection":
+        _train_detector(
+            context,
+            output,
+            data_dir,
+            size,
+            backbone=architecture,
+            levels=levels,
+            rounding=rounding,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            bfloat16=bfloat16,
+            device=device,
+            resume=resume,
+        )
+        return
+    if size is not None and size[0] != size[1]:
+        raise DataError(f"--image-size {image_size}: images of classes are square. Give one number.")
+    dataset = load_dataset(data, data_dir, download, None if size is None else size[0])
+    with _training(output) as bar:
+        result = train_checkpoint(
+            output,
+            dataset,
+            architecture=architecture,
+            levels=levels,
+            rounding=rounding,
+            width=width,
+            pool=pool,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            augment=augment,
+            seed=seed,
+            init=init,
+            bfloat16=bfloat16,
+            device=device,
+            resume=resume,
+            progress=bar,
+            on_epoch=_print_epoch,
+        )
     console.out.print(
         f"{output}: {result.accuracy:.2%} of {len(dataset.test_labels)} test images right, "
         f"in float with CQReLU of {levels} levels"
@@ -174,8 +205,9 @@ def export(
         int | None, typer.Option("--sleep-steps", min=0, help="By default enough for the proven bound.")
     ] = None,
     verify: Annotated[
-        int, typer.Option("--verify", min=0, help="Samples on which spikes are compared with the integers.")
-    ] = 16,
+        int | None,
+        typer.Option("--verify", min=0, help="Samples to compare spikes and integers on; by default up to 16."),
+    ] = None,
     report: Annotated[Path | None, typer.Option("--report", help="Write everything that is known as JSON.")] = None,
     input_shape: Annotated[str | None, typer.Option("--input-shape", help="C,H,W: only for a pickled module.")] = None,
     allow_pickle: Annotated[
@@ -299,6 +331,90 @@ def run(
         console.out.print(f"picture: {picture}")
 
 
+@app.command(epilog="Example: lava-casc evaluate out/detector.pt --data-dir VOC2007 --samples 100 -o out/detector.json")
+@console.reports_errors
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A checkpoint: lava-casc train wrote it.")],
+    network: Annotated[
+        Path | None, typer.Option("--network", help="What export made of it; by default MODEL is converted anew.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Classification: by default the data set that MODEL was trained on.")
+    ] = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Detection: a list in ImageSets/Main; by default test, or else val.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Only the first so many.")] = None,
+    engine: Annotated[Engine, typer.Option("--engine", help="lava takes minutes a sample.")] = "reference",
+    mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file, or unary.")] = None,
+    wake_steps: Annotated[int | None, typer.Option("--wake-steps", min=1)] = None,
+    sleep_steps: Annotated[
+        int | None, typer.Option("--sleep-steps", min=0, help="Too few, and samples are not certified.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Score a network on test data in its three forms: float, integers, spikes; detectors by mean average precision."""
+    from lava_casc import pipeline
+    from lava_casc.evaluation import evaluate as score_forms
+    from lava_casc.frontend import load_checkpoint
+
+    if output is not None:
+        _check_writable(output)
+    checkpoint = load_checkpoint(model)
+    if checkpoint.about.get("task") == "detection":
+        source, task = str(data_dir), _detection(model, checkpoint, data, data_dir, split, samples)
+    else:
+        if data is None and "dataset" not in checkpoint.about:
+            raise DataError(f"{model}: does not say what it was trained on. Give --data NAME.")
+        source = str(data or checkpoint.about["dataset"])
+        task = _classification(model, checkpoint, source, data_dir, download, samples)
+    if network is None:
+        options = pipeline.Options(verify=0)
+        integer = pipeline.convert_checkpoint(checkpoint, options, on_step=console.announce).network
+        stored = integer.schedule()
+    else:
+        integer, stored = _network_of(network, checkpoint)
+    schedule = _schedule(integer, stored, mode, wake_steps, sleep_steps)
+    size = task.samples if engine == "lava" else BATCH  # Lava compiles the network for each of its runs
+    starts = range(0, task.samples, size)
+    with console.progress(f"{engine} {schedule.mode}", task.samples) as bar:
+        found = score_forms(
+            checkpoint.model,
+            integer,
+            (task.images(range(start, min(start + size, task.samples))) for start in starts),
+            task.predict,
+            task.score,
+            lambda images, done: _run(integer, images, schedule, engine, "fixed", True, (), done),
+            progress=bar,
+        )
+    result: dict[str, Any] = {
+        "model": str(model),
+        "network": None if network is None else str(network),
+        "data": source,
+        "engine": engine,
+        "schedule": {**asdict(schedule), "mode": schedule.mode},
+        "samples": task.samples,
+        "certified_samples": int(found.certified.sum()),
+        "mismatched_outputs": found.mismatched,
+        "scores": found.scores,
+        "last_spike_median": float(np.median(found.last_spike)),
+        "last_spike_max": int(found.last_spike.max()),
+        "silence_bound": integer.silence_bound(schedule),
+        "ms_per_sample": {form: 1e3 * seconds / task.samples for form, seconds in found.seconds.items()},
+    }
+    if output is not None:
+        traces = {"certified": found.certified.tolist(), "last_spike": found.last_spike.tolist()}
+        pipeline.write_json(output, {**result, **traces})
+    if as_json:
+        console.out.print_json(json.dumps(result))
+        return
+    _print_evaluation(result)
+
+
 @app.command(epilog="Example: lava-casc doctor --json")
 @console.reports_errors
 def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
@@ -314,6 +430,81 @@ def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
         ["check", "status", "found", "what to do"],
         [[c.name, c.status, c.found, c.remedy] for c in checks],
     )
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a checkpoint is evaluated on: images by their indices, a prediction for each, and the scores of all."""
+
+    samples: int
+    images: Callable[[range], Any]
+    predict: Callable[[Any], Any]
+    score: Callable[[Any], dict[str, float | None]]
+
+
+def _detection(
+    model: Path, checkpoint: Checkpoint, data: str | None, folder: Path | None, split: str | None, samples: int | None
+) -> _Task:
+    from lava_casc.detection import detect, detector_of, mean_average_precision, read_voc, splits
+
+    if data is not None or folder is None:
+        raise DataError(f"{model}: a detector. Give --data-dir FOLDER in VOC layout, and no --data.")
+    classes, stride = detector_of(checkpoint)
+    _, height, width = checkpoint.input.shape
+    found = read_voc(folder, split or splits(folder)[1], (height, width), classes).first(samples)
+    return _Task(
+        len(found),
+        found.images,
+        lambda maps: detect(maps, stride),
+        lambda predictions: mean_average_precision(predictions, found.objects, classes),
+    )
+
+
+def _classification(
+    model: Path, checkpoint: Checkpoint, name: str, data_dir: Path | None, download: bool, samples: int | None
+) -> _Task:
+    images, labels = _load_images(name, data_dir, download, None, samples)
+    if images.shape[1:] != checkpoint.input.shape:
+        raise DataError(f"{model}: takes {checkpoint.input.shape}, but the images of {name} are {images.shape[1:]}.")
+    return _Task(
+        len(images),
+        lambda chosen: images[chosen.start : chosen.stop],
+        lambda outputs: outputs[0].argmax(1),
+        lambda predictions: {"accuracy": float((np.array(predictions) == labels).mean())},
+    )
+
+
+def _network_of(path: Path, checkpoint: Checkpoint) -> tuple[IntegerNetwork, WakeSleepSchedule]:
+    """Return the network of a file and its schedule, if it takes what the checkpoint's model takes."""
+    from lava_casc.netx import read_file
+
+    file = read_file(path)
+    theirs, ours = file.network.input, checkpoint.input
+    if (theirs.shape, theirs.low, theirs.high, theirs.scale) != (ours.shape, ours.low, ours.high, ours.scale):
+        raise DataError(f"{path}: its input is not that of the checkpoint. Export the checkpoint again.")
+    return file.network, file.schedule
+
+
+def _print_evaluation(result: dict[str, Any]) -> None:
+    scores = result["scores"]
+
+    def shown(value: float | None) -> str:
+        return "" if value is None else f"{value:.2%}"
+
+    rows: list[list[Any]] = [[name, *(shown(scores[form][name]) for form in scores)] for name in scores["spikes"]]
+    rows.append(["ms a sample", *(round(ms, 1) for ms in result["ms_per_sample"].values())])
+    schedule = result["schedule"]
+    console.table(
+        f"{result['engine']}, {schedule['mode']}, {schedule['wake_steps']} + {schedule['sleep_steps']} steps",
+        ["", *scores],
+        rows,
+    )
+    console.out.print(
+        f"certified silent: {result['certified_samples']} of {result['samples']} samples, last spike in step "
+        f"{result['last_spike_median']:g} (median), {result['last_spike_max']} (greatest), proven bound "
+        f"{result['silence_bound']}; outputs that differ from the integer network: {result['mismatched_outputs']}"
+    )
+    _print_not_certified(result)
 
 
 def _schedule(
@@ -380,11 +571,60 @@ def _shape(text: str) -> tuple[int, ...]:
         raise CascError(f"--input-shape {text!r}: give integers and commas, as in 3,32,32.") from error
 
 
+def _size(text: str) -> tuple[int, int]:
+    """Return height and width of ``N`` or ``H,W``."""
+    try:
+        height, width = (int(part) for part in text.split(",")) if "," in text else (int(text),) * 2
+    except ValueError as error:
+        raise CascError(f"--image-size {text!r}: give one number or two, as in 128,160.") from error
+    if min(height, width) < 1:
+        raise CascError(f"--image-size {text!r}: a side must be at least 1.")
+    return height, width
+
+
+#: Options of train that mean nothing to a detector.
+_NOT_FOR_DETECTION = ("data", "download", "width", "pool", "augment", "init")
+
+
+def _train_detector(
+    context: typer.Context, output: Path, folder: Path | None, size: tuple[int, int] | None, **settings: Any
+) -> None:
+    from lava_casc.detection import train_detector
+
+    for name in _NOT_FOR_DETECTION:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise CascError(f"--{name} is no option of --task detection. Leave it out.")
+    if folder is None or size is None:
+        raise DataError("detection needs --data-dir FOLDER in VOC layout, and --image-size H,W.")
+    given = {name: value for name, value in settings.items() if value is not None}
+    with _training(output) as bar:
+        result = train_detector(output, folder, size, **given, progress=bar, on_epoch=_print_epoch)
+    scores = ", ".join(f"{name} {value:.2%}" for name, value in result.metrics.items() if value is not None)
+    console.out.print(f"{output}: on {result.images} images of {result.tested}: {scores}")
+
+
+@contextmanager
+def _training(output: Path) -> Iterator[Callable[[float], None]]:
+    """Show the progress of a training; where it is interrupted, say what is left of it."""
+    from lava_casc.training import partial_of
+
+    try:
+        with console.progress("training", 1) as bar:
+            yield bar
+    except KeyboardInterrupt:
+        if partial_of(output).exists():
+            console.err.print(f"{partial_of(output)}: the training up to its last whole epoch; --resume goes on")
+        raise
+
+
 def _print_epoch(done: int, epochs: int, epoch: Epoch) -> None:
     """Print what an epoch measured, and how long the others will take at its pace."""
     left = epoch.seconds * (epochs - done)
+    accuracy = epoch.measured.get("accuracy")
+    right = "" if accuracy is None else f", {accuracy:.2%} of the training images right"
     console.err.print(
-        f"epoch {done}/{epochs}: loss {epoch.loss:.4f}, {epoch.measured['accuracy']:.2%} of the training images right, "
+        f"epoch {done}/{epochs}: loss {epoch.loss:.4f}{right}, "
         f"learning rate {epoch.learning_rate:.4f}, {epoch.seconds:.1f} s, {left / 60:.1f} min left"
     )
 
@@ -442,10 +682,10 @@ def _print_conversion(summary: dict[str, Any]) -> None:
         console.out.print("not verified: --verify 0")
     else:
         console.out.print(
-            f"verified on {checked['samples']} {checked['source']} images: {checked['certified']} certified silent "
-            f"by step {checked['last_spike']}, all counts and logits of these equal to the integer network; "
-            f"{_same_class(checked)}"
-            f"logits off by {checked['logit_error']:.2%}"
+            f"verified on {checked['samples']} {checked['source']} samples, {checked['mode']}: "
+            f"{checked['certified']} certified silent by step {checked['last_spike']}, "
+            "all counts and logits of these equal to the integer network; "
+            f"{_same_class(checked)}logits off by {checked['logit_error']:.2%}"
         )
     console.out.print(
         f"schedule: {schedule['mode']}, {schedule['wake_steps']} wake + {schedule['sleep_steps']} sleep steps, "
@@ -485,6 +725,10 @@ def _print_run(result: dict[str, Any]) -> None:
         ["", ""],
         rows,
     )
+    _print_not_certified(result)
+
+
+def _print_not_certified(result: dict[str, Any]) -> None:
     missing = result["samples"] - result["certified_samples"]
     if missing and result["engine"] == "lava floating_pt":
         console.out.print(

@@ -102,7 +102,7 @@ def evaluate(
             )
         spiking = list(network.outputs(record.logits).values())
         for form, outputs in zip(FORMS, (real, integer, spiking), strict=True):
-            predictions[form] += predict(outputs)
+            predictions[form].extend(predict(outputs))
         certified.append(record.certified)
         last_spike.append(record.last_spike)
         mismatched += int((record.logits != truth).sum())

@@ -18,6 +18,7 @@ from lava_casc.detection.model import build_detector, stride_for
 from lava_casc.errors import CheckpointError
 from lava_casc.frontend.checkpoint import Checkpoint, InputSpec, save_model
 from lava_casc.training.loop import Epoch, fit, refuse_to_begin_anew
+from lava_casc.training.recipes import partial_of, pick_device
 
 #: What a checkpoint of a detector says of itself under "task".
 TASK = "detection"
@@ -64,8 +65,10 @@ def train_detector(
     learning_rate: float = 0.003,
     seed: int = 0,
     bfloat16: bool = False,
+    device: str = "auto",
     resume: bool = False,
     progress: Callable[[float], None] | None = None,
+    on_epoch: Callable[[int, int, Epoch], None] | None = None,
 ) -> DetectorTraining:
     """Train a detector and write it as a checkpoint, without any image of the data set.
 
@@ -83,8 +86,10 @@ def train_detector(
         Of every CQReLU; its threshold is learned. ``floor`` is that of CASC (arXiv 2406.05371).
     epochs, batch_size, learning_rate, seed, bfloat16, resume
         As for `fit`.
-    progress : callable, optional
-        Called with the share of the training that is done.
+    device : {"auto", "cpu", "cuda"}
+        ``auto`` is CUDA where there is a device.
+    progress, on_epoch : callable, optional
+        As for `fit`.
 
     Raises
     ------
@@ -97,7 +102,8 @@ def train_detector(
     """
     stride = stride_for(backbone, size)
     torchvision_ops()  # says what is missing before minutes of work
-    partial = Path(f"{path}.partial")
+    where = pick_device(device)
+    partial = partial_of(path)
     refuse_to_begin_anew(partial, resume)
     trained, tested = splits(folder)
     data = read_voc(folder, trained, size)
@@ -116,8 +122,8 @@ def train_detector(
         "width": size[1],
     }
     history = fit(
-        model,
-        lambda epoch: _batches(data, batch_size),
+        model.to(where),
+        lambda epoch: batches(data, batch_size, where),
         lambda model, batch: detection_loss(model(batch[0] / 255), batch[1], batch[2], stride),
         epochs=epochs,
         steps_per_epoch=steps,
@@ -131,7 +137,9 @@ def train_detector(
         resume=resume,
         settings=settings,
         progress=progress,
+        on_epoch=on_epoch,
     )
+    model.cpu()
     metrics = mean_average_precision(find(model, test, stride), test.objects, test.classes)
     measured = {f"test {name}": value for name, value in metrics.items()}
     trained_with = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "torch": str(torch.__version__)}
@@ -178,19 +186,19 @@ def detector_of(checkpoint: Checkpoint) -> tuple[tuple[str, ...], int]:
     return classes, stride
 
 
-def _batches(data: Detection, batch_size: int) -> Iterator[Batch]:
+def batches(data: Detection, batch_size: int, device: torch.device) -> Iterator[Batch]:
     """Yield the images of one epoch in random order, augmented at random: torch's global generator decides."""
     augment = _augmentation(data.size)
     for chosen in torch.randperm(len(data)).split(batch_size):
         indices = chosen.tolist()
-        yield _collate(
-            [augment(data, i, image) for i, image in zip(indices, torch.tensor(data.images(indices)), strict=True)]
+        pictures = torch.tensor(data.images(indices))
+        samples = [augment(data, i, picture) for i, picture in zip(indices, pictures, strict=True)]
+        images, boxes, labels = zip(*samples, strict=True)
+        yield (
+            torch.stack(images).to(device),
+            [found.to(device) for found in boxes],
+            [found.to(device) for found in labels],
         )
-
-
-def _collate(samples: list[tuple[Tensor, Tensor, Tensor]]) -> Batch:
-    images, boxes, labels = zip(*samples, strict=True)
-    return torch.stack(images), list(boxes), list(labels)
 
 
 def _augmentation(size: tuple[int, int]) -> Callable[[Detection, int, Tensor], tuple[Tensor, Tensor, Tensor]]:
