@@ -19,10 +19,12 @@ from lava_casc.loihi.cif import CIF
 from lava_casc.loihi.controller import WakeSleepController
 from lava_casc.loihi.layout import lava_images, lava_kernel, lava_matrix, lava_pair, lava_shape, lava_values
 from lava_casc.loihi.max_pool import CIFMaxPool
+from lava_casc.loihi.memory import Memory
 from lava_casc.loihi.readout import Readout
 from lava_casc.loihi.source import SampleSource
 from lava_casc.loihi.tap import Tap
-from lava_casc.network import Conv, Input, IntegerNetwork, MaxPool, Neurons, Shape, Synapse
+from lava_casc.network import Conv, Input, IntegerNetwork, MaxPool, Neurons, Shape, Synapse, Tokens
+from lava_casc.network import Memory as MemoryLayer
 from lava_casc.network import Readout as ReadoutLayer
 from lava_casc.schedule import WakeSleepSchedule
 
@@ -36,7 +38,10 @@ class Circuit:
 
     Attributes
     ----------
-    controller, source, readout : process
+    controller, source : process
+    readouts : dict of str to Readout
+        In the network's order.
+    memories : dict of str to Memory
     layers : dict of str to CIF or CIFMaxPool
     synapses : dict of (str, int) to process
         By target layer and place in its `synapses`.
@@ -45,7 +50,8 @@ class Circuit:
 
     controller: WakeSleepController
     source: SampleSource
-    readout: Readout
+    readouts: dict[str, Readout] = field(default_factory=dict)
+    memories: dict[str, Memory] = field(default_factory=dict)
     layers: dict[str, CIF | CIFMaxPool] = field(default_factory=dict)
     synapses: dict[tuple[str, int], AbstractProcess] = field(default_factory=dict)
     taps: dict[str, Tap] = field(default_factory=dict)
@@ -56,9 +62,10 @@ class Circuit:
         return [
             self.controller,
             self.source,
+            *self.memories.values(),
             *self.synapses.values(),
             *self.layers.values(),
-            self.readout,
+            *self.readouts.values(),
             *self.taps.values(),
         ]
 
@@ -75,16 +82,18 @@ def build(
     state_bits: int = 24,
     strict: bool = True,
 ) -> Circuit:
-    """Return the circuit of a network that runs over `images` once, sample after sample.
+    """Return the circuit of a network that runs over `images` once, sample after sample, phase after phase.
 
-    The gate goes from the controller to everything with a state; the activity of every layer goes to the
-    readout; with `until_silent` the readout's flag goes back to the controller.
+    The gate goes from the controller, for which every phase is a sample, to everything with a state; the activity
+    of every layer goes to every readout, so that all of them end a phase in the same step; with `until_silent` the flag
+    of the first one goes back to the controller. A memory listens to its layer, in a loop: whatever it injects is
+    from the phase before.
 
     Parameters
     ----------
     network : IntegerNetwork
     images : (N, ...) ndarray
-        As `Input.encode` returns them.
+        As `IntegerNetwork.encode` returns them: (N, P, ...) for a recurrent network.
     schedule : WakeSleepSchedule
     floating : bool
         Whether weights are divided by the threshold of their target, as the floating-point neurons expect.
@@ -100,7 +109,10 @@ def build(
     builder = _Builder(network, images, schedule, floating, until_silent, {"state_bits": state_bits, "strict": strict})
     for layer in network.spiking:
         builder.add(layer)
-    builder.connect(network.readouts[0], builder.circuit.readout.a_in)
+    for readout in network.readouts:
+        builder.connect(readout, builder.circuit.readouts[readout.name].a_in)
+    for memory in network.memories:
+        builder.out[memory.source].connect(builder.circuit.memories[memory.name].s_in)
     for name in tapped:
         builder.tap(name, tap_spikes)
     return builder.circuit
@@ -112,7 +124,7 @@ def message_bits(network: IntegerNetwork, name: str, schedule: WakeSleepSchedule
     At least 2: with 0 bits Lava takes a spike for a truth value, and a -1 for a 1.
     """
     layer = network[name]
-    if isinstance(layer, Input):
+    if isinstance(layer, Input | Tokens | MemoryLayer):
         return max(2, signed_bits(*layer.reach))
     burst = min(schedule.max_burst, network.peaks[name])
     return signed_bits(-burst, burst)
@@ -134,14 +146,26 @@ class _Builder:
         self.timing = network.timing(schedule)
         self.steps: dict[str, Any] = {"wake_steps": schedule.wake_steps, "period": schedule.period}
         self.register = register
+        phases = images.shape[1] if network.is_recurrent else 1
+        if network.is_recurrent:
+            images = images.reshape(-1, *images.shape[2:])
         controller = WakeSleepController(period=schedule.period, samples=len(images), name="controller")
-        source = SampleSource(images=lava_images(images), **self.steps, name=network.input.name)
-        self.circuit = Circuit(controller, source, self._readout(until_silent))
+        vocabulary = network.input.vocabulary if isinstance(network.input, Tokens) else None
+        source = SampleSource(images=lava_images(images), vocabulary=vocabulary, **self.steps, name=network.input.name)
+        self.circuit = Circuit(controller, source)
         self.out = {network.input.name: source.s_out}
         controller.gate.connect(source.gate)
-        controller.gate.connect(self.circuit.readout.gate)
+        for layer in network.memories:
+            memory = Memory(shape=lava_shape(layer.shape), phases=phases, **self.steps, name=layer.name)
+            controller.gate.connect(memory.gate)
+            self.circuit.memories[layer.name] = memory
+            self.out[layer.name] = memory.s_out
+        for readout in network.readouts:
+            made = self._readout(readout, until_silent)
+            controller.gate.connect(made.gate)
+            self.circuit.readouts[readout.name] = made
         if until_silent:
-            self.circuit.readout.silent.connect(controller.silent)
+            self.circuit.readouts[network.readouts[0].name].silent.connect(controller.silent)
 
     def add(self, layer: Neurons | MaxPool) -> None:
         """Add a spiking layer and everything that it is connected to."""
@@ -152,7 +176,8 @@ class _Builder:
         else:
             made = self._neurons(layer)
             self.connect(layer, made.a_in)
-        made.activity.connect(self.circuit.readout.activity)
+        for readout in self.circuit.readouts.values():
+            made.activity.connect(readout.activity)
         self.circuit.controller.gate.connect(made.gate)
         self.circuit.layers[layer.name] = made
         self.out[layer.name] = made.s_out
@@ -204,8 +229,7 @@ class _Builder:
             name=layer.name,
         )
 
-    def _readout(self, until_silent: bool) -> Readout:
-        layer = self.network.readouts[0]
+    def _readout(self, layer: ReadoutLayer, until_silent: bool) -> Readout:
         readout = Readout(
             shape=lava_shape(self.network.shapes[layer.name]),
             bias=lava_values(layer.bias),

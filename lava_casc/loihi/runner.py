@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -49,14 +50,14 @@ def run(
     hardware: Hardware | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> SpikeRecord:
-    """Run a network as spikes on Lava's CPU simulator, sample after sample in one Lava run.
+    """Run a network as spikes on Lava's CPU simulator, sample after sample in one Lava run, phase after phase in each.
 
     Parameters
     ----------
     network : IntegerNetwork
         Refused unless its ranges are proven to fit `hardware`.
     images : (N, ...) array of integers
-        Within the input's range.
+        Within the input's range. (N, P, ...) for a recurrent network: sequences of P phases.
     schedule : WakeSleepSchedule, optional
         By default ``network.schedule()``: unary, with sleep enough for the proven bound.
     precision : {"fixed", "float"}
@@ -65,8 +66,8 @@ def run(
     record : iterable of {"counts", "messages", "spikes"}
         What to keep beside logits and certificates. Each layer that is recorded costs a process.
     until_silent : bool
-        Whether the next sample begins as soon as one is certified. The results are the same; it takes fewer
-        steps.
+        Whether the next sample, or phase, begins as soon as one is certified. The results are the same; it takes
+        fewer steps.
     stock_synapses : bool
         Whether Lava's own models of Conv and Dense run. Those of lava_casc compute the same and are much
         faster.
@@ -118,15 +119,9 @@ def run(
         with Session(
             circuit.processes, config, lambda executable: check_models(executable, precision, stock_synapses)
         ) as session:
-            host = _Host(
-                circuit,
-                session,
-                len(images),
-                network.last_event(schedule),
-                schedule.period,
-                until_silent,
-                progress,
-            )
+            leading = images.shape[: 2 if network.is_recurrent else 1]
+            shortest = min(network.last_event(schedule), schedule.period) if until_silent else schedule.period
+            host = _Host(circuit, session, leading, shortest, schedule.period, progress)
             host.run()
     return _record(network, schedule, host, wanted, precision, time.perf_counter() - started)
 
@@ -184,64 +179,78 @@ def _check_stock(network: IntegerNetwork) -> None:
 
 
 class _Host:
-    """The host's side of a run: how many steps to run, and what came out so far."""
+    """The host's side of a run: how many steps to run, and what came out so far.
+
+    For Lava every phase of a sequence is a sample; `leading` is (N,), or (N, P) where there are phases.
+    """
 
     def __init__(
         self,
         circuit: Circuit,
         session: Session,
-        samples: int,
-        last_event: int,
+        leading: tuple[int, ...],
+        shortest: int,
         period: int,
-        until_silent: bool,
         progress: Callable[[int], None] | None,
     ) -> None:
-        self.circuit, self.session, self.samples = circuit, session, samples
-        self.period, self.progress = period, progress
-        self.shortest = min(last_event, period) if until_silent else period
-        self.results: list[NDArray] = []
-        self.taps: dict[str, list[NDArray]] = {name: [] for name in circuit.taps}
-        self.steps = 0
+        self.circuit, self.session, self.leading = circuit, session, leading
+        self.samples, self.phases = math.prod(leading), math.prod(leading[1:])
+        self.shortest, self.period, self.progress = shortest, period, progress
+        self.ports = {name: readout.result for name, readout in circuit.readouts.items()}
+        self.ports |= {name: tap.result for name, tap in circuit.taps.items()}
+        self.results: dict[str, list[NDArray]] = {name: [] for name in self.ports}
+        self.steps = self.finished = 0
 
     def run(self) -> None:
-        """Run until every sample has its result; that takes at most ``samples * period`` steps."""
-        while len(self.results) < self.samples:
+        """Run until every sample has its results; that takes at most ``samples * period`` steps."""
+        while self.done < self.samples and self.steps < self.samples * self.period:
             # Never more steps than the samples that are left surely take, so that none is wasted.
-            ended = int(self.results[-1][-1]) if self.results else 0
-            sure = (self.samples - len(self.results)) * self.shortest - (self.steps - ended)
+            ended = int(self.first[self.done - 1][-1]) if self.done else 0
+            sure = (self.samples - self.done) * self.shortest - (self.steps - ended)
             self._run(max(sure, 1))
-            if self.steps >= self.samples * self.period:
-                while len(self.results) < self.samples:
-                    self._keep(self.session.receive(self.circuit.readout.result))
-        if self.taps and self.samples:
+        self._await(self.circuit.readouts)
+        if self.circuit.taps and self.samples:
             self._run(1)  # a tap learns in the step after that its sample is over
-            for name, tap in self.circuit.taps.items():
-                while len(self.taps[name]) < self.samples:
-                    self.taps[name].append(self.session.receive(tap.result))
+            self._await(self.circuit.taps)
+
+    @property
+    def first(self) -> list[NDArray]:
+        """What the first readout said so far."""
+        return self.results[next(iter(self.circuit.readouts))]
+
+    @property
+    def done(self) -> int:
+        """How many samples have ended: all readouts end a sample in the same step."""
+        return len(self.first)
 
     def _run(self, steps: int) -> None:
         self.session.run(steps, self._collect)
         self.steps += steps
 
     def _collect(self) -> None:
-        pipe = self.circuit.readout.result.external_pipe_csp_recv_port
-        while pipe.probe():
-            self._keep(pipe.recv())
-        for name, tap in self.circuit.taps.items():
-            pipe = tap.result.external_pipe_csp_recv_port
+        for name, port in self.ports.items():
+            pipe = port.external_pipe_csp_recv_port
             while pipe.probe():
-                self.taps[name].append(pipe.recv())
+                self._keep(name, pipe.recv())
 
-    def _keep(self, result: NDArray) -> None:
-        self.results.append(result)
-        if self.progress is not None:
-            self.progress(len(self.results))
+    def _await(self, names: Iterable[str]) -> None:
+        """Receive what was surely sent."""
+        for name in names:
+            while len(self.results[name]) < self.samples:
+                self._keep(name, self.session.receive(self.ports[name]))
+
+    def _keep(self, name: str, result: NDArray) -> None:
+        self.results[name].append(result)
+        finished = self.done // self.phases
+        if self.progress is not None and finished > self.finished:
+            self.finished = finished
+            self.progress(finished)
 
 
 def _tapped(network: IntegerNetwork, wanted: frozenset[str]) -> list[str]:
     names = [layer.name for layer in network.spiking]
     if wanted & {"messages", "spikes"}:
-        return [network.input.name, *names]
+        return [*(layer.name for layer in network.entries), *names]
     return names if "counts" in wanted else []
 
 
@@ -253,31 +262,37 @@ def _record(
     precision: str,
     seconds: float,
 ) -> SpikeRecord:
-    fixed = precision == "fixed"
-    shape = network.shapes[network.readouts[0].name]
-    size = int(np.prod(shape))
-    results = np.array(host.results).reshape(-1, size + TRAILER)
-    logits = torch_images(results[:, :size], shape).reshape(len(results), size)
+    fixed, leading = precision == "fixed", host.leading
+    logits = []
+    for readout in network.readouts:
+        shape, size = network.shapes[readout.name], int(np.prod(network.shapes[readout.name]))
+        results = np.array(host.results[readout.name]).reshape(*leading, size + TRAILER)
+        logits.append(torch_images(results[..., :size], shape).reshape(*leading, size))
+        trailer = results[..., size:]  # the same from every readout
+    flat = np.concatenate(logits, -1)
     # Silence proves the integers' answer only where the arithmetic was exact.
-    certified = (results[:, size] != 0) & (fixed or exact_in_floating_point(network))
-    last_spike = results[:, size + 1].astype(np.int64)
+    certified = (trailer[..., 0] != 0) & (fixed or exact_in_floating_point(network))
+    last_spike = trailer[..., 1].astype(np.int64)
     kept: dict[str, Any] = {kind: {} for kind in RECORDS}
-    for name, records in host.taps.items():
+    for name, tap in host.circuit.taps.items():
         shape, period = network.shapes[name], schedule.period
         size = int(np.prod(shape))
-        flat = np.array(records, np.int64).reshape(-1, host.circuit.taps[name].result.shape[0])
-        kept["messages"][name] = flat[:, :period]
-        kept["counts"][name] = torch_images(flat[:, period : period + size], shape)
+        records = np.array(host.results[name], np.int64).reshape(*leading, tap.result.shape[0])
+        kept["messages"][name] = records[..., :period]
+        kept["counts"][name] = torch_images(records[..., period : period + size], shape)
         if "spikes" in wanted:
-            kept["spikes"][name] = torch_images(flat[:, period + size :].reshape(-1, period, size), shape)
-    kept["counts"].pop(network.input.name, None)
+            kept["spikes"][name] = torch_images(records[..., period + size :].reshape(*leading, period, size), shape)
+    for layer in network.entries:
+        kept["counts"].pop(layer.name, None)
+    sequences = network.is_recurrent
     return SpikeRecord(
         engine=f"lava {TAGS[precision]}",
         schedule=schedule,
-        logits=logits.astype(np.int64) if fixed else logits,
-        certified=certified,
-        last_spike=last_spike,
-        steps=int(results[-1, -1]) if len(results) else 0,
+        logits=(flat.sum(1) if sequences else flat).astype(np.int64 if fixed else np.float64),
+        certified=certified.all(1) if sequences else certified,
+        last_spike=last_spike.max(1) if sequences else last_spike,
+        phases_certified=certified if sequences else None,
+        steps=int(trailer.reshape(-1, TRAILER)[-1, -1]) if trailer.size else 0,
         seconds=seconds,
         **{kind: values if kind in wanted else {} for kind, values in kept.items()},
     )

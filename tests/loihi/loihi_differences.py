@@ -15,7 +15,7 @@ def differences(found: SpikeRecord, expected: SpikeRecord, kinds: Iterable[str] 
     """Return what differs between two records: values, shapes, dtypes or layers."""
     wrong = [
         kind
-        for kind in ("logits", "certified", "last_spike")
+        for kind in ("logits", "certified", "last_spike", "phases_certified")
         if not _same(getattr(found, kind), getattr(expected, kind))
     ]
     for kind in kinds:
@@ -26,5 +26,7 @@ def differences(found: SpikeRecord, expected: SpikeRecord, kinds: Iterable[str] 
     return wrong
 
 
-def _same(a: np.ndarray, b: np.ndarray | None) -> bool:
-    return b is not None and a.shape == b.shape and a.dtype == b.dtype and bool((a == b).all())
+def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return a.shape == b.shape and a.dtype == b.dtype and bool((a == b).all())

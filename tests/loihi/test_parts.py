@@ -13,6 +13,8 @@ from lava_casc.loihi.controller.models import PyWakeSleepController
 from lava_casc.loihi.gate import IDLE, local_step
 from lava_casc.loihi.max_pool import CIFMaxPool
 from lava_casc.loihi.max_pool.models import PyCIFMaxPool
+from lava_casc.loihi.memory import Memory
+from lava_casc.loihi.memory.models import PyMemory
 from lava_casc.loihi.readout import Readout
 from lava_casc.loihi.readout.models import PyReadoutFixed, PyReadoutFloat
 from lava_casc.loihi.source import SampleSource
@@ -58,6 +60,45 @@ def test_the_source_spreads_each_image_over_its_wake():
     assert (np.array(sent) == expected).all()
     assert (np.sum(sent[:4], 0) == images[0]).all()
     assert (np.sum(sent[4:], 0) == images[1]).all()
+
+
+def test_the_source_spreads_one_unit_at_the_place_of_each_word():
+    source = SampleSource(images=np.array([2, 0]), vocabulary=4, wake_steps=2, period=3)
+    assert source.s_out.shape == (4,)
+    model = started(source, PySampleSource)
+    sent = [step(model, gate=[code])["s_out"].tolist() for code in (1, 2, 3, 1, 2, 3, IDLE)]
+    nothing = [0, 0, 0, 0]
+    assert sent == [nothing, [0, 0, 1, 0], nothing, nothing, [1, 0, 0, 0], nothing, nothing]
+
+
+def test_the_memory_spreads_what_was_counted_in_the_phase_before():
+    model = started(Memory(shape=(2,), phases=3, wake_steps=2, period=4), PyMemory)
+    phases = [
+        # what arrives step by step, some of it in the first and in the last step
+        ([1, 2, 3, 4], [[1, 0], [3, 0], [-1, 0], [2, 1]]),
+        ([1, 2, 3], [[0, 0], [0, 7], [0, 0]]),
+        ([1, 2, 3, 4], [[9, 9], [0, 0], [0, 0], [0, 0]]),
+        ([1, 2, 3], [[0, 3], [0, 0], [0, 0]]),
+        ([1, 2, IDLE], [[0, 0], [0, 0], [5, 5]]),
+    ]
+    sent = [[step(model, gate=[c], s_in=a)["s_out"].tolist() for c, a in zip(*p, strict=True)] for p in phases]
+    assert sent[0] == [[0, 0]] * 4
+    assert sent[1] == [[2, 0], [3, 1], [0, 0]]
+    assert sent[2] == [[0, 3], [0, 4], [0, 0], [0, 0]]
+    assert sent[3] == [[0, 0]] * 3, "a new sequence remembers nothing"
+    assert sent[4] == [[0, 1], [0, 2], [0, 0]]
+
+
+def test_the_memory_sends_before_it_listens():
+    model = started(Memory(shape=(2,), phases=1, wake_steps=1, period=2), PyMemory)
+    with pytest.raises(IndexError):
+        step(model, gate=[1])  # nothing has arrived, as in a loop that waits for the memory
+    assert len(model.s_out.messages) == 1
+
+
+def test_the_memory_refuses_a_sequence_without_phases():
+    with pytest.raises(RangeError, match=r"held: phases \(0\) is below 1. Use at least 1"):
+        Memory(shape=(1,), phases=0, wake_steps=1, period=1, name="held")
 
 
 READOUT = {"shape": (2,), "bias": np.array([7, -5]), "wake_steps": 3, "period": 6, "bias_start": 2, "last_event": 4}

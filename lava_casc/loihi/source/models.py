@@ -11,6 +11,7 @@ from lava.magma.core.model.py.ports import PyInPort, PyOutPort
 from lava.magma.core.model.py.type import LavaPyType
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
+from numpy.typing import NDArray
 
 from lava_casc.integer import spread
 from lava_casc.loihi.gate import local_step
@@ -31,8 +32,9 @@ class PySampleSource(PyLoihiProcessModel):
         self.images = proc_params["images"]
         self.wake_steps: int = proc_params["wake_steps"]
         self.period: int = proc_params["period"]
+        self.vocabulary: int | None = proc_params["vocabulary"]
         self.index = -1
-        self.silence = np.zeros(self.images.shape[1:], np.int32)
+        self.silence = np.zeros(self.images.shape[1:] if self.vocabulary is None else self.vocabulary, np.int32)
 
     def run_spk(self) -> None:
         """Emit this step's share."""
@@ -40,6 +42,14 @@ class PySampleSource(PyLoihiProcessModel):
         if step == 1:
             self.index += 1
         if 1 <= step <= self.wake_steps and self.index < len(self.images):
-            self.s_out.send(spread(self.images[self.index], self.wake_steps, step).astype(np.int32))
+            self.s_out.send(spread(self.sample(), self.wake_steps, step).astype(np.int32))
         else:
             self.s_out.send(self.silence)
+
+    def sample(self) -> NDArray:
+        """Return what enters in all in the present sample."""
+        if self.vocabulary is None:
+            return self.images[self.index]
+        word = np.zeros(self.vocabulary, np.int64)
+        word[self.images[self.index]] = 1
+        return word
