@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lava_casc.errors import DataError, MissingDependencyError
 from lava_casc.files import replacing
-from lava_casc.network import IntegerNetwork
+from lava_casc.network import Input, IntegerNetwork, Memory, Tokens
 from lava_casc.record import SpikeRecord
 
 if TYPE_CHECKING:
@@ -40,8 +40,9 @@ def plot_spikes(
     sample: int = 0,
     image: ArrayLike | None = None,
     title: str | None = None,
+    phase: int = 0,
 ) -> Figure:
-    """Draw every spike of one sample, layers from the input downwards, time to the right.
+    """Draw every spike of a sample, or of one phase of a sequence, layers from the input downwards, time to the right.
 
     A dash is a spike: a positive one is blue and points to the right, a negative one is vermillion and points to the
     left; its length is its size, relative to the greatest that the layer can emit. White is a layer's wake,
@@ -58,6 +59,8 @@ def plot_spikes(
         Shown at the side; three channels are colours.
     title : str, optional
         By default what ran, in which mode, and the number of spikes.
+    phase : int
+        Which phase of a sequence, by a recurrent network.
 
     Returns
     -------
@@ -67,7 +70,7 @@ def plot_spikes(
     Raises
     ------
     DataError
-        The record holds no spikes or not this sample.
+        The record holds no spikes, not this sample or not this phase.
     MissingDependencyError
         matplotlib is not installed.
     """
@@ -78,7 +81,7 @@ def plot_spikes(
         raise MissingDependencyError(
             "matplotlib is not installed, and pictures need it. Install it with pip install 'lava-casc[plot]'."
         ) from error
-    view = _View(network, record, sample, _of_sample(network, record, sample))
+    view = _View(network, record, sample, phase, _of_sample(network, record, sample, phase))
     height = HEIGHT + 0.5 * max(0, len(view.spikes) - 7)
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -114,16 +117,23 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """One sample of a record; `spikes` are its (T, neurons) by layer, from the input on."""
+    """One sample of a record, or one phase of it; `spikes` are its (T, neurons) by layer, from the input on."""
 
     network: IntegerNetwork
     record: SpikeRecord
     sample: int
+    phase: int
     spikes: dict[str, NDArray[np.int64]]
 
     @property
     def certified(self) -> bool:
-        return bool(self.record.certified[self.sample])
+        phases = self.record.phases_certified
+        return bool(self.record.certified[self.sample] if phases is None else phases[self.sample, self.phase])
+
+    @property
+    def phases(self) -> int:
+        """The phases of the sample, 1 without recurrence."""
+        return 1 if self.record.phases_certified is None else self.record.phases_certified.shape[1]
 
     @property
     def end(self) -> int:
@@ -131,7 +141,9 @@ class _View:
         if not self.certified:
             return self._steps
         drawn = [int(step) for values in self.spikes.values() for step in np.flatnonzero(values.any(axis=1))[-1:] + 1]
-        return max([int(self.record.last_spike[self.sample]), *drawn])
+        # That of a sequence is the latest of any phase, not of this one.
+        last = int(self.record.last_spike[self.sample]) if self.record.phases_certified is None else 0
+        return max([last, *drawn])
 
     @property
     def steps(self) -> int:
@@ -155,19 +167,21 @@ class _View:
     def greatest(self, name: str) -> int:
         """Return the size of the greatest spike that a layer can emit under the schedule."""
         network, schedule = self.network, self.record.schedule
-        if name == network.input.name:
-            return max(1, -(-max(network.input.high, -network.input.low) // schedule.wake_steps))
+        layer = network[name]
+        if isinstance(layer, Input | Tokens | Memory):
+            low, high = layer.reach
+            return max(1, -(-max(high, -low) // schedule.wake_steps))
         return min(network.peaks[name], schedule.max_burst)
 
     def wake(self, name: str) -> tuple[int, int]:
         """Return the first step of a layer's wake, and the first one after it."""
-        if name == self.network.input.name:
+        if isinstance(self.network[name], Input | Tokens | Memory):
             return 1, 1 + self.record.schedule.wake_steps
         timing = self.network.timing(self.record.schedule)[name]
         return timing.bias_start, timing.bias_stop
 
 
-def _of_sample(network: IntegerNetwork, record: SpikeRecord, sample: int) -> dict[str, NDArray[np.int64]]:
+def _of_sample(network: IntegerNetwork, record: SpikeRecord, sample: int, phase: int) -> dict[str, NDArray[np.int64]]:
     if not record.spikes:
         raise DataError('the record holds no spikes to draw. Run with record=("spikes",).')
     if not 0 <= sample < len(record):
@@ -176,6 +190,11 @@ def _of_sample(network: IntegerNetwork, record: SpikeRecord, sample: int) -> dic
         if name not in network.shapes:
             raise DataError(f"{name}: the record has this layer and the network has not. Give its own network.")
     kept = {name: np.asarray(record.spikes[name][sample]) for name in network.shapes if name in record.spikes}
+    phases = 1 if record.phases_certified is None else record.phases_certified.shape[1]
+    if not 0 <= phase < phases:
+        raise DataError(f"phase {phase} is not in a sample of {phases}. Choose one from 0 on.")
+    if record.phases_certified is not None:
+        kept = {name: values[phase] for name, values in kept.items()}
     return {name: values.reshape(len(values), -1).astype(np.int64) for name, values in kept.items()}
 
 
@@ -195,7 +214,7 @@ def _draw_raster(axes: Axes, view: _View, points: float) -> None:
         rows = top + (np.arange(neurons) + 0.5) * height / neurons
         _draw_spikes(axes, view, name, rows, float(np.clip(0.8 * points * height / neurons, 0.35, 3.0)))
         axes.add_patch(_box(0.5, top, view.steps, height, "none", edge=RULE))
-        kind = "inputs" if name == view.network.input.name else "neurons"
+        kind = "inputs" if isinstance(view.network[name], Input | Tokens | Memory) else "neurons"
         for text, side, above, size, colour in (
             (_shortened(name), "bottom", 1, SMALL, INK), (f"{neurons} {kind}", "top", -1, TINY, FAINT),
         ):  # fmt: skip
@@ -287,15 +306,23 @@ def _draw_image(axes: Axes, image: ArrayLike | None) -> None:
 
 def _draw_logits(axes: Axes, view: _View) -> None:
     logits, best = view.record.logits[view.sample], int(view.record.predictions[view.sample])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    of_all = " of all phases" if view.phases > 1 else ""
+    if len(view.network.readouts) > 1 or len(view.network.shapes[view.network.readouts[0].name]) > 1:
+        # Values of several kinds, or maps of them: none of them is the best.
+        axes.fill_between(range(len(logits)), logits, step="mid", color=INK, linewidth=0)
+        axes.axhline(0, color=RULE, linewidth=0.6)
+        axes.set_xticks([])
+        axes.set_xlabel(f"{len(logits)} outputs{of_all}", fontsize=SMALL, color=INK, labelpad=2)
+        return
     axes.bar(range(len(logits)), logits, color=[INK if k == best else RULE for k in range(len(logits))], width=0.75)
     axes.axhline(0, color=RULE, linewidth=0.6)
     shown = list(range(len(logits))) if len(logits) <= 12 else [best]
     axes.set_xticks(shown, [str(k) for k in shown])
     axes.tick_params(labelsize=TINY, length=0, labelcolor=FAINT)
     axes.get_xticklabels()[shown.index(best)].set(color=INK, fontweight="bold")
-    axes.set_yticks([])
-    axes.set_xlabel("logits", fontsize=SMALL, color=INK, labelpad=2)
-    axes.spines[:].set_visible(False)
+    axes.set_xlabel(f"logits{of_all}", fontsize=SMALL, color=INK, labelpad=2)
 
 
 def _draw_title(figure: Figure, view: _View, title: str | None, y: float) -> None:
@@ -304,7 +331,8 @@ def _draw_title(figure: Figure, view: _View, title: str | None, y: float) -> Non
 
     if title is None:
         total = sum(int(np.count_nonzero(values)) for values in view.spikes.values())
-        title = f"{view.record.engine}, {view.record.schedule.mode}: {total:,} spikes"
+        where = f", phase {view.phase + 1} of {view.phases}" if view.phases > 1 else ""
+        title = f"{view.record.engine}, {view.record.schedule.mode}{where}: {total:,} spikes"
     figure.text(0.025, y, title, fontsize=LARGE, color=INK, va="center", fontweight="bold")
     handles: list[Any] = [Line2D([], [], color=POSITIVE, linewidth=3, label="+ spike")]
     if view.has_negative:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lava_casc.errors import DataError, MissingDependencyError
-from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Neurons, Readout
+from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Memory, Neurons, Readout, Tokens
 from lava_casc.reference import simulate
 
 pytest.importorskip("matplotlib")
@@ -287,3 +287,81 @@ def test_missing_matplotlib_is_named(network, record, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match=r"matplotlib is not installed.*lava-casc\[plot\]"):
         plot_spikes(network, record)
+
+
+# Several readouts, and sequences.
+
+
+def test_several_readouts_are_drawn_without_a_winner(network, images):
+    stem = network.layers[1].name
+    boxes = Readout("boxes", (Conv(stem, np.ones((2, 5, 1, 1), np.int32)),), np.array([1, 2]))
+    both = IntegerNetwork((*network.layers, boxes))
+    found = simulate(both, images, both.schedule(), record=("spikes",))
+    axes = plot_spikes(both, found).axes[3]
+    assert axes.get_xlabel() == f"{found.logits.shape[1]} outputs" == "43 outputs"
+    assert not axes.patches
+    (area,) = axes.collections
+    low, high = area.get_datalim(axes.transData).intervaly
+    assert (low, high) == (min(0, found.logits[0].min()), max(0, found.logits[0].max()))
+
+
+@pytest.fixture(scope="module")
+def loop():
+    rng = np.random.default_rng(0)
+    first, held = (
+        Dense(name, rng.integers(-9, 10, (6, n)).astype(np.int32)) for name, n in (("words", 5), ("held", 6))
+    )
+    cell = _neurons("cell", first, 6)
+    cell = dataclasses.replace(cell, synapses=(first, held))
+    read = Readout("fc", (Dense("cell", rng.integers(-9, 10, (3, 6)).astype(np.int32)),), np.zeros(3, int))
+    return IntegerNetwork((Tokens("words", 5), Memory("held", "cell", (6,), LEVELS), cell, read))
+
+
+@pytest.fixture(scope="module")
+def sentences(loop):
+    return simulate(loop, np.random.default_rng(1).integers(0, 5, (2, 3)), record=("spikes",))
+
+
+@pytest.mark.parametrize("phase", [0, 2])
+def test_one_phase_of_a_sequence_is_drawn(loop, sentences, phase):
+    figure = plot_spikes(loop, sentences, 1, phase=phase)
+    dashes = _dashes(figure)
+    for name, spikes in sentences.spikes.items():
+        for sign in (1, -1):
+            assert len(dashes[f"{name} {sign:+d}"]) == np.count_nonzero(spikes[1, phase] * sign > 0)
+    total = sum(np.count_nonzero(spikes[1, phase]) for spikes in sentences.spikes.values())
+    assert f"reference, unary, phase {phase + 1} of 3: {total} spikes" in _texts(figure)
+    active = np.flatnonzero(np.concatenate([s[1, phase] for s in sentences.spikes.values()], -1).any(-1))
+    assert f"silent after step {active[-1] + 1}: certified" in _texts(figure)
+    assert figure.axes[3].get_xlabel() == "logits of all phases"
+    words = _texts(figure)
+    assert [words.count(text) for text in ("5 inputs", "6 inputs", "6 neurons")] == [1, 1, 1]
+
+
+def test_a_memory_is_awake_like_an_input_and_a_word_is_one_unit(loop, sentences):
+    figure = plot_spikes(loop, sentences, phase=1)
+    boxes = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+    white = [box for box in boxes if to_hex(box.get_facecolor()) == "#ffffff" and box.get_facecolor()[3]]
+    assert [(box.get_x(), box.get_width()) for box in white] == [(0.5, LEVELS), (0.5, LEVELS), (1.5, LEVELS)]
+    (word,) = _dashes(figure)["words +1"]
+    # Its whole step, or half of it where the other half is for the negative spikes.
+    assert word[1, 0] - word[0, 0] in (pytest.approx(LONGEST), pytest.approx(2 * LONGEST))
+    assert (sentences.spikes["held"][0, 1] > 0).any()
+
+
+def test_the_certificate_of_a_phase_is_its_own(loop):
+    schedule = loop.schedule(sleep_steps=2)
+    words = np.random.default_rng(2).integers(0, 5, (40, 4))
+    found = simulate(loop, words, schedule, record=("spikes",))
+    n, p = np.argwhere(found.phases_certified & ~found.certified[:, None])[0]
+    assert any(text.endswith(": certified") for text in _texts(plot_spikes(loop, found, n, phase=p)))
+    n, p = np.argwhere(~found.phases_certified)[0]
+    assert f"stopped after step {schedule.period}: not certified" in _texts(plot_spikes(loop, found, n, phase=p))
+
+
+def test_a_phase_that_is_not_there_is_refused(network, record, loop, sentences):
+    for phase in (3, -1):
+        with pytest.raises(DataError, match=rf"phase {phase} is not in a sample of 3. Choose one from 0 on"):
+            plot_spikes(loop, sentences, phase=phase)
+    with pytest.raises(DataError, match="phase 1 is not in a sample of 1"):
+        plot_spikes(network, record, phase=1)
