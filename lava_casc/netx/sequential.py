@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
@@ -85,10 +86,10 @@ def _encode_layer(network: IntegerNetwork, layer: Layer) -> list[Content]:
         return [parts.encode_input(layer)]
     if isinstance(layer, MaxPool):
         return [parts.encode_pool(layer, shape)]
-    assert isinstance(layer, Neurons | Readout), "`fits` says what is sequential"
-    (synapse,) = layer.synapses
-    kind = parts.synapse_kind(synapse)
-    fields = {"type": parts.text(kind)} | parts.SYNAPSES[kind].encode(synapse) | parts.encode_population(layer, shape)
+    population = cast(Neurons | Readout, layer)  # `fits` lets nothing else in
+    (synapse,) = population.synapses
+    kind, rest = parts.synapse_kind(synapse), parts.encode_population(population, shape)
+    fields = {"type": parts.text(kind)} | parts.SYNAPSES[kind].encode(synapse) | rest
     source = network.shapes[synapse.source]
     flatten = isinstance(synapse, Dense) and len(source) > 1
     return [_encode_flatten(source), fields] if flatten else [fields]
