@@ -503,6 +503,14 @@ OUTPUTS = {
     "read on, and its act": (lambda s, x: (y := s.same(x), s.act2(y), s.p(s.act2(y))), "c c c"),
     "sum": (lambda s, x: (s.p(x), s.same(x) + x), "c cc"),
     "average": (lambda s, x: (x.mean((2, 3)), F.avg_pool2d(x, 2)), "d c"),
+    "average and the linear behind it": (
+        lambda s, x: (lambda y: (s.narrow(y.flatten(1)), y))(F.adaptive_avg_pool2d(x, 1)),
+        "d c",
+    ),
+    "flat average and the linear behind it": (
+        lambda s, x: (lambda y: (s.narrow(y), y))(F.adaptive_avg_pool2d(x, 1).flatten(1)),
+        "d d",
+    ),
     "concatenation": (lambda s, x: (cat(s.act2(s.p(x)), s.act3(s.q(x))), s.p(x)), "cc c"),
     "concatenation of linear parts": (lambda s, x: cat(s.same_grouped(x), s.r(x), x), "cc"),
     "flat concatenation": (lambda s, x: (cat(s.act2(s.p(x)), s.q(x)).flatten(1), s.p(x)), "dd c"),
