@@ -123,6 +123,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a training was cut short: OUTPUT.partial holds its state.")
     ] = False,
+    examples: Annotated[
+        int, typer.Option("--examples", min=0, help="Training images that the checkpoint carries along.")
+    ] = 64,
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same machine, same network.")] = 0,
     debug: Debug = False,
 ) -> None:
@@ -167,6 +170,7 @@ def train(
             augment=augment,
             seed=seed,
             init=init,
+            examples=examples,
             bfloat16=bfloat16,
             device=device,
             resume=resume,
@@ -583,7 +587,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 #: Options of train that mean nothing to a detector.
-_NOT_FOR_DETECTION = ("data", "download", "width", "pool", "augment", "init")
+_NOT_FOR_DETECTION = ("data", "download", "width", "pool", "augment", "init", "examples")
 
 
 def _train_detector(
