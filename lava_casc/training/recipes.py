@@ -200,7 +200,7 @@ def train_checkpoint(
         "device": where.type,
         "torch": str(torch.__version__),  # torch.load takes no subclass of str
     }
-    kept = dataset.train_images[:examples].copy()
+    kept = dataset.train_images[:examples].copy() if examples else None
     save_model(path, model.cpu(), dataset.spec, examples=kept, about={**chosen, **about})
     partial.unlink(missing_ok=True)
     return result

@@ -54,6 +54,14 @@ def test_checkpoint_holds_what_was_trained(data, tmp_path):
     assert about["test_accuracy"] == result.accuracy
 
 
+def test_examples_are_as_many_as_one_likes(data, tmp_path):
+    for examples in (0, 3):
+        arguments = ["--epochs", "1", "--batch-size", "512", "--examples", str(examples)]
+        cli.app(["train", "-o", str(tmp_path / "x.pt"), *arguments], standalone_mode=False)
+        kept = load_checkpoint(tmp_path / "x.pt").examples
+        assert (0 if kept is None else len(kept)) == examples
+
+
 def test_same_seed_writes_the_same_network(data, tmp_path):
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -141,7 +149,7 @@ def test_an_epoch_is_one_line_with_the_time_left(data, tmp_path, capsys):
     lines = [line for line in said.err.splitlines() if line.startswith("epoch")]
     assert len(lines) == 2
     assert lines[0].startswith("epoch 1/2: loss ")
-    for words in ("% of the training images right, learning rate 0.0500, ", " s, ", " min left"):
+    for words in ("% of the training ", " right, learning rate 0.0500, ", " s, ", " min left"):
         assert words in lines[0]
     assert lines[1].endswith(" 0.0 min left")
     assert "of 360 test images right, in float with CQReLU of 8 levels" in said.out

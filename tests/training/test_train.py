@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from lava_casc.errors import CheckpointError
 from lava_casc.training import Augmentation, Dataset, evaluate, train
 
 
@@ -88,6 +89,20 @@ def test_interruption_leaves_a_model_that_works(toy):
     assert torch.equal(torch.random.get_rng_state(), before)
     assert not model.training
     assert 0 <= evaluate(model, toy.test_images, toy.test_labels, toy.scale) <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"augmentation": Augmentation(1)}, "with shift 0, which cannot go on with 1"),
+        ({"batch_size": 15}, "with batch_size 16, which cannot go on with 15"),  # as many steps as before
+    ],
+)
+def test_other_settings_cannot_go_on(toy, tmp_path, changes, message):
+    path = tmp_path / "x.partial"
+    train(_model(), toy, **SETTINGS, partial=path)
+    with pytest.raises(CheckpointError, match=message):
+        train(_model(), toy, **{**SETTINGS, **changes}, partial=path, resume=True)
 
 
 @pytest.mark.parametrize("changes", [{"epochs": 0}, {"batch_size": 0}])
