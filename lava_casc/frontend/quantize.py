@@ -352,7 +352,8 @@ class _Quantizer:
         for i, (synapse, value) in enumerate(zip(layer.synapses, values, strict=True)):
             exact, own = value / _per_row(grid, value), _per_row(coarser[i], value)
             errors[i] = ((synapse.weight * exponents[i] - exact) ** 2).sum()
-            alone[i] = ((np.rint(exact / own) * own - exact) ** 2).sum()
+            meets = len(values) > 1  # the largest layers meet none, and need no more arrays of their size
+            alone[i] = ((np.rint(exact / own) * own - exact) ** 2).sum() if meets else errors[i]
             powers[i] = (exact**2).sum()
         peak = max(int(np.abs(synapse.weight).max(initial=0)) for synapse in layer.synapses)
         thresholds = (int(layer.threshold.min()), int(layer.threshold.max())) if isinstance(layer, Neurons) else (0, 0)
