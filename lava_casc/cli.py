@@ -40,7 +40,7 @@ Mode = Literal["unary", "graded"]
 Engine = Literal["lava", "reference"]
 Precision = Literal["fixed", "float"]
 Rounding = Literal["floor", "round"]
-Task = Literal["classification", "detection"]
+Task = Literal["classification", "detection", "text"]
 Pool = Literal["average", "max"]
 Augment = Literal["none", "standard", "autoaugment"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -75,7 +75,12 @@ def _options(
 def train(
     context: typer.Context,
     task: Annotated[
-        Task, typer.Option("--task", help="detection: a YOLO, on the folder --data-dir in VOC layout.")
+        Task,
+        typer.Option(
+            "--task",
+            help="detection: a YOLO, on the folder --data-dir in VOC layout. text: a recurrent network, on the folder "
+            "--data-dir with train.csv and test.csv of class, title, description.",
+        ),
     ] = "classification",
     data: Annotated[
         str,
@@ -100,6 +105,10 @@ def train(
     ] = None,
     width: Annotated[float, typer.Option("--width", min=0.01, help="Factor of all numbers of channels.")] = 1.0,
     pool: Annotated[Pool, typer.Option("--pool", help="Pools of vgg9 and vgg16.")] = "average",
+    vocabulary: Annotated[
+        int | None, typer.Option("--vocabulary", min=3, help="text: so many tokens, for the most frequent words.")
+    ] = None,
+    words: Annotated[int | None, typer.Option("--words", min=1, help="text: words that are read of each text.")] = None,
     levels: Annotated[int, typer.Option("--levels", min=1, help="Levels L of every CQReLU.")] = 8,
     rounding: Annotated[Rounding, typer.Option("--rounding", help="floor is the paper's.")] = "round",
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="By default what suits the data set.")] = None,
@@ -133,24 +142,24 @@ def train(
     from lava_casc.training import load_dataset, train_checkpoint
 
     _check_writable(output)
+    _check_options(context, task)
     size = None if image_size is None else _size(image_size)
+    common: dict[str, Any] = {
+        "levels": levels,
+        "rounding": rounding,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "bfloat16": bfloat16,
+        "device": device,
+        "resume": resume,
+    }
     if task == "detection":
-        _train_detector(
-            context,
-            output,
-            data_dir,
-            size,
-            backbone=architecture,
-            levels=levels,
-            rounding=rounding,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            seed=seed,
-            bfloat16=bfloat16,
-            device=device,
-            resume=resume,
-        )
+        _train_detector(output, data_dir, size, backbone=architecture, **common)
+        return
+    if task == "text":
+        _train_text(output, data_dir, vocabulary=vocabulary, length=words, **common)
         return
     if size is not None and size[0] != size[1]:
         raise DataError(f"--image-size {image_size}: images of classes are square. Give one number.")
@@ -160,20 +169,12 @@ def train(
             output,
             dataset,
             architecture=architecture,
-            levels=levels,
-            rounding=rounding,
             width=width,
             pool=pool,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
             augment=augment,
-            seed=seed,
             init=init,
             examples=examples,
-            bfloat16=bfloat16,
-            device=device,
-            resume=resume,
+            **common,
             progress=bar,
             on_epoch=_print_epoch,
         )
@@ -254,7 +255,14 @@ def run(
     data_dir: DataDir = None,
     download: Download = False,
     images: Annotated[
-        Path | None, typer.Option("--images", help="Run on these instead: .npy of integers (N, C, H, W).")
+        Path | None,
+        typer.Option(
+            "--images", help="Run on these instead: .npy of integers (N, C, H, W), of tokens (N, P) for a text network."
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="Run on test.csv in --data-dir, in the words that this checkpoint knows."),
     ] = None,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Only the first so many.")] = None,
     engine: Annotated[Engine, typer.Option("--engine", help="reference needs no Lava.")] = "lava",
@@ -281,7 +289,10 @@ def run(
 
     file = read_file(network)
     integer = file.network
-    pictures, labels = _load_images(data, data_dir, download, images, samples)
+    if model is None:
+        pictures, labels = _load_images(data, data_dir, download, images, samples)
+    else:
+        pictures, labels = _texts_to_run(model, data, data_dir, images, samples)
     integer.encode(pictures)  # a wrong shape or range is said before anything runs
     schedule = _schedule(integer, file.schedule, mode, wake_steps, sleep_steps)
     with console.progress(f"{engine} {schedule.mode}", len(pictures)) as bar:
@@ -299,7 +310,7 @@ def run(
             ("spikes",),
             lambda done: None,
         )
-        save_figure(plot_spikes(integer, drawn, 0, image=pictures[0]), picture)
+        save_figure(plot_spikes(integer, drawn, 0, image=None if integer.is_recurrent else pictures[0]), picture)
     truth = forward(integer, pictures)
     result: dict[str, Any] = {
         "file": str(network),
@@ -348,7 +359,10 @@ def evaluate(
     data_dir: DataDir = None,
     download: Download = False,
     split: Annotated[
-        str | None, typer.Option("--split", help="Detection: a list in ImageSets/Main; by default test, or else val.")
+        str | None,
+        typer.Option(
+            "--split", help="Detection: a list in ImageSets/Main; by default test, or else val. Text: test or train."
+        ),
     ] = None,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Only the first so many.")] = None,
     engine: Annotated[Engine, typer.Option("--engine", help="lava takes minutes a sample.")] = "reference",
@@ -371,6 +385,8 @@ def evaluate(
     checkpoint = load_checkpoint(model)
     if checkpoint.about.get("task") == "detection":
         source, task = str(data_dir), _detection(model, checkpoint, data, data_dir, split, samples)
+    elif checkpoint.about.get("task") == "text":
+        source, task = str(data_dir), _texts(model, checkpoint, data, data_dir, split, samples)
     else:
         if data is None and "dataset" not in checkpoint.about:
             raise DataError(f"{model}: does not say what it was trained on. Give --data NAME.")
@@ -464,6 +480,29 @@ def _detection(
     )
 
 
+def _texts(
+    model: Path, checkpoint: Checkpoint, data: str | None, folder: Path | None, split: str | None, samples: int | None
+) -> _Task:
+    if data is not None or folder is None:
+        raise DataError(f"{model}: a classifier of texts. Give --data-dir FOLDER with test.csv, and no --data.")
+    tokens, labels = _load_texts(checkpoint, folder, split or "test", samples)
+    return _Task(
+        len(tokens),
+        lambda chosen: tokens[chosen.start : chosen.stop],
+        lambda outputs: outputs[0].argmax(1),
+        lambda predictions: {"accuracy": float((np.array(predictions) == labels).mean())},
+    )
+
+
+def _load_texts(checkpoint: Checkpoint, folder: Path, split: str, samples: int | None) -> tuple[Any, Any]:
+    """Return the tokens of a folder's texts, in the words of a checkpoint, and their classes."""
+    from lava_casc.text import encoding_of, read_texts
+
+    encoding = encoding_of(checkpoint.about)
+    texts = read_texts(folder, split, encoding.classes).first(samples)
+    return encoding.encode(texts.texts), texts.labels
+
+
 def _classification(
     model: Path, checkpoint: Checkpoint, name: str, data_dir: Path | None, download: bool, samples: int | None
 ) -> _Task:
@@ -483,8 +522,9 @@ def _network_of(path: Path, checkpoint: Checkpoint) -> tuple[IntegerNetwork, Wak
     from lava_casc.netx import read_file
 
     file = read_file(path)
-    theirs, ours = file.network.input, checkpoint.input
-    if (theirs.shape, theirs.low, theirs.high, theirs.scale) != (ours.shape, ours.low, ours.high, ours.scale):
+    theirs, ours, vocabulary = file.network.input, checkpoint.input, checkpoint.graph.vocabulary
+    shape = ours.shape if vocabulary is None else (vocabulary,)
+    if (theirs.shape, theirs.low, theirs.high, theirs.scale) != (shape, ours.low, ours.high, ours.scale):
         raise DataError(f"{path}: its input is not that of the checkpoint. Export the checkpoint again.")
     return file.network, file.schedule
 
@@ -568,6 +608,16 @@ def _load_images(
     return dataset.test_images[:samples], dataset.test_labels[:samples]
 
 
+def _texts_to_run(
+    model: Path, data: str | None, folder: Path | None, images: Path | None, samples: int | None
+) -> tuple[Any, Any]:
+    from lava_casc.frontend import load_checkpoint
+
+    if data is not None or images is not None or folder is None:
+        raise DataError("--model is for texts: give --data-dir FOLDER with test.csv, and neither --data nor --images.")
+    return _load_texts(load_checkpoint(model), folder, "test", samples)
+
+
 def _shape(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
@@ -586,19 +636,40 @@ def _size(text: str) -> tuple[int, int]:
     return height, width
 
 
-#: Options of train that mean nothing to a detector.
-_NOT_FOR_DETECTION = ("data", "download", "width", "pool", "augment", "init", "examples")
+_OF_TEXT = ("vocabulary", "words")
+_OF_CLASSES = ("data", "download", "width", "pool", "augment", "init", "examples")
+#: Options of train that mean nothing to a task.
+_MEANINGLESS = {
+    "classification": _OF_TEXT,
+    "detection": (*_OF_CLASSES, *_OF_TEXT),
+    "text": (*_OF_CLASSES, "image_size", "architecture"),
+}
 
 
-def _train_detector(
-    context: typer.Context, output: Path, folder: Path | None, size: tuple[int, int] | None, **settings: Any
-) -> None:
-    from lava_casc.detection import train_detector
-
-    for name in _NOT_FOR_DETECTION:
+def _check_options(context: typer.Context, task: Task) -> None:
+    for name in _MEANINGLESS[task]:
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
-            raise CascError(f"--{name} is no option of --task detection. Leave it out.")
+            raise CascError(f"--{name.replace('_', '-')} is no option of --task {task}. Leave it out.")
+
+
+def _train_text(output: Path, folder: Path | None, **settings: Any) -> None:
+    from lava_casc.text import train_text
+
+    if folder is None:
+        raise DataError("text needs --data-dir FOLDER with train.csv and test.csv.")
+    given = {name: value for name, value in settings.items() if value is not None}
+    with _training(output) as bar:
+        result = train_text(output, folder, **given, progress=bar, on_epoch=_print_epoch)
+    console.out.print(
+        f"{output}: {result.accuracy:.2%} of {result.texts} test texts right, in float with CQReLU of "
+        f"{settings['levels']} levels"
+    )
+
+
+def _train_detector(output: Path, folder: Path | None, size: tuple[int, int] | None, **settings: Any) -> None:
+    from lava_casc.detection import train_detector
+
     if folder is None or size is None:
         raise DataError("detection needs --data-dir FOLDER in VOC layout, and --image-size H,W.")
     given = {name: value for name, value in settings.items() if value is not None}
@@ -626,7 +697,7 @@ def _print_epoch(done: int, epochs: int, epoch: Epoch) -> None:
     """Print what an epoch measured, and how long the others will take at its pace."""
     left = epoch.seconds * (epochs - done)
     accuracy = epoch.measured.get("accuracy")
-    right = "" if accuracy is None else f", {accuracy:.2%} of the training images right"
+    right = "" if accuracy is None else f", {accuracy:.2%} of the training samples right"
     console.err.print(
         f"epoch {done}/{epochs}: loss {epoch.loss:.4f}{right}, "
         f"learning rate {epoch.learning_rate:.4f}, {epoch.seconds:.1f} s, {left / 60:.1f} min left"

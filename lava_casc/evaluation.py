@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lava_casc.errors import DataError
-from lava_casc.network import IntegerNetwork
+from lava_casc.network import Input, IntegerNetwork, Tokens
 from lava_casc.record import SpikeRecord
 from lava_casc.reference import forward
 
@@ -86,7 +86,7 @@ def evaluate(
     certified, last_spike, mismatched, done = [], [], 0, 0
     for samples in batches:
         started = time.perf_counter()
-        real = _outputs(model, samples, network.input.scale)
+        real = _outputs(model, samples, network.input)
         seconds["float"] += time.perf_counter() - started
         started = time.perf_counter()
         truth = forward(network, samples).logits
@@ -94,13 +94,14 @@ def evaluate(
         started = time.perf_counter()
         record = run(samples, partial(_shifted, progress, done))
         seconds["spikes"] += time.perf_counter() - started
-        integer = list(network.outputs(truth).values())
+        phases = samples.shape[1] if network.is_recurrent else 1
+        integer = list(network.outputs(truth, phases).values())
         shapes = [[list(output.shape[1:]) for output in outputs] for outputs in (real, integer)]
         if shapes[0] != shapes[1]:
             raise DataError(
                 f"the network's outputs {shapes[1]} are not the model's {shapes[0]}. Export the model again."
             )
-        spiking = list(network.outputs(record.logits).values())
+        spiking = list(network.outputs(record.logits, phases).values())
         for form, outputs in zip(FORMS, (real, integer, spiking), strict=True):
             predictions[form].extend(predict(outputs))
         certified.append(record.certified)
@@ -120,7 +121,8 @@ def _shifted(progress: Callable[[float], None], before: int, done: float) -> Non
     progress(before + done)
 
 
-def _outputs(model: nn.Module, samples: NDArray, scale: float) -> list[NDArray]:
+def _outputs(model: nn.Module, samples: NDArray, entry: Input | Tokens) -> list[NDArray]:
+    x = torch.tensor(samples)
     with torch.no_grad():
-        found = model(torch.tensor(samples) * scale)
+        found = model(x if isinstance(entry, Tokens) else x * entry.scale)
     return [output.numpy() for output in (found if isinstance(found, tuple | list) else (found,))]
