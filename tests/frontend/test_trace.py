@@ -13,6 +13,7 @@ from torch.nn.utils import prune
 
 from lava_casc.errors import CascError, UnsupportedModelError
 from lava_casc.frontend import CQReLU, GraphModel, InputSpec, Normalize, load_checkpoint, save_model, trace
+from lava_casc.frontend.cqrnn import CQRNN
 from lava_casc.frontend.trace import KINDS, Graph, Operation
 
 IMAGE = (3, 4, 6)
@@ -144,7 +145,7 @@ def test_supported_flat_module(module):
 
 
 def test_all_kinds_have_been_traced_above():
-    assert len(KINDS) == 10
+    assert len(KINDS.keys() - {nn.Embedding, CQRNN}) == 10  # these two in test_cqrnn.py
 
 
 @pytest.mark.parametrize("module", [nn.Identity(), nn.Dropout(), nn.Sequential()])
@@ -205,7 +206,7 @@ REFUSED = {
         r"^cat: cat\(\) along dimension -2",
     ),
     "cat of batches": (lambda s, x: torch.concat([x, x]), None, r"^concat: concat\(\) along dimension 0"),
-    "cat along a size": (lambda s, x: torch.cat([x, x], x.dim() - 3), None, "cannot be traced"),
+    "cat along a size": (lambda s, x: torch.cat([x, x], x.dim() - 3), None, "cannot be traced|along dimension sub"),
     "cat of what does not fit": (lambda s, x: torch.cat([x, s.part(x)], 1), nn.AvgPool2d(2), "does not run on an inp"),
     "split": (lambda s, x: x.split(1, 1)[0], None, r"split: split\(\) is not supported"),
     "reflect": (
