@@ -93,7 +93,7 @@ def _words(n, phases=4):
 
 
 @pytest.mark.parametrize("make", [random_graph, random_recurrent])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_networks_agree_spike_by_spike(seed, make):
     _agree_in_both_modes(seed, make)
 
@@ -108,8 +108,7 @@ def test_many_random_networks_agree_spike_by_spike(seed, make):
 # Several readouts.
 
 
-@pytest.mark.parametrize("until_silent", [True, False])
-@pytest.mark.parametrize("mode", ["unary", "graded"])
+@pytest.mark.parametrize(("mode", "until_silent"), [("unary", True), ("graded", False)])
 def test_several_readouts_give_one_row_of_logits(mode, until_silent):
     network, images = _heads(), _images(12)
     found = _agree(network, images, network.schedule(mode), until_silent=until_silent)
@@ -150,20 +149,18 @@ def test_no_images_give_an_empty_record_of_all_readouts():
     assert found.counts["join"].shape == (0, 2, 4, 5)
 
 
-@pytest.mark.parametrize("name", ["objects", "classes", "boxes"])
-def test_a_change_of_any_readout_is_noticed(name):
+def test_a_change_of_any_readout_is_noticed():
     network, images = _heads(), _images(2)
-    layers = [dataclasses.replace(x, bias=x.bias + 1) if x.name == name else x for x in network]
-    found = loihi.run(IntegerNetwork(tuple(layers)), images)
-    changed = network.outputs(found.logits - simulate(network, images).logits)
-    assert [key for key, values in changed.items() if values.any()] == [name]
+    readouts = [dataclasses.replace(x, bias=x.bias + i, scale=1.0) for i, x in enumerate(network.readouts, 1)]
+    changed = IntegerNetwork((*network.layers[:-3], *readouts))
+    found = changed.outputs(loihi.run(changed, images).logits - simulate(network, images).logits)
+    assert [np.unique(values).tolist() for values in found.values()] == [[1], [2], [3]]
 
 
 # Sequences.
 
 
-@pytest.mark.parametrize("until_silent", [True, False])
-@pytest.mark.parametrize("mode", ["unary", "graded"])
+@pytest.mark.parametrize(("mode", "until_silent"), [("unary", True), ("graded", False)])
 def test_words_in_phases(mode, until_silent):
     network, words = _loop(), _words(5)
     found = _agree(network, words, network.schedule(mode), until_silent=until_silent)
@@ -186,8 +183,7 @@ def test_what_was_said_before_matters_only_within_a_sequence():
     assert (turned.logits != found.logits).any()
 
 
-@pytest.mark.parametrize("until_silent", [True, False])
-@pytest.mark.parametrize("sleep_steps", [0, 3, 4])
+@pytest.mark.parametrize(("sleep_steps", "until_silent"), [(0, True), (3, False), (4, True), (4, False)])
 def test_a_phase_that_is_cut_off_says_so_and_the_sequence_goes_on_with_what_it_had(sleep_steps, until_silent):
     network, words = _loop(), _words(6)
     schedule = cut(network.schedule(), sleep_steps)

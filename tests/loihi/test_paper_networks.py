@@ -54,7 +54,7 @@ def _agree(network, samples, mode):
     return found
 
 
-@pytest.mark.parametrize("mode", ["unary", "graded"])
+@pytest.mark.parametrize("mode", ["unary", pytest.param("graded", marks=pytest.mark.slow)])
 def test_resnet20(mode):
     shape = (3, 16, 16)
     network = _converted(build("resnet20", width=0.25, levels=4), shape)
@@ -64,7 +64,7 @@ def test_resnet20(mode):
     assert (found.logits[0] != found.logits[1]).any()
 
 
-@pytest.mark.parametrize("mode", ["unary", "graded"])
+@pytest.mark.parametrize("mode", ["graded", pytest.param("unary", marks=pytest.mark.slow)])
 def test_the_detector(mode):
     shape = (3, 24, 32)
     network = _converted(build_detector("vgg-tiny", 2, levels=4, seed=1), shape)
@@ -78,7 +78,7 @@ def test_the_detector(mode):
     ]
 
 
-@pytest.mark.parametrize("mode", ["unary", "graded"])
+@pytest.mark.parametrize("mode", ["unary", pytest.param("graded", marks=pytest.mark.slow)])
 def test_the_recurrent_classifier(mode):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
