@@ -119,7 +119,7 @@ def test_a_killed_training_resumes_bit_for_bit(data, tmp_path):
     assert not killed.exists()
     assert len(torch.load(partial_of(killed), weights_only=True)["history"]) in range(1, 4)
     with pytest.raises(CheckpointError, match="killed.pt.partial: holds a training that was cut short"):
-        train_checkpoint(killed, data, **settings)
+        train_checkpoint(killed, data, **settings, architecture="nothing")  # refused before anything else is looked at
     with pytest.raises(CheckpointError, match="with levels 8, which cannot go on with 4"):
         train_checkpoint(killed, data, **settings, levels=4, resume=True)
     cli.app(["train", "-o", str(killed), "--resume", *options], standalone_mode=False)
