@@ -63,11 +63,15 @@ class LayerRange:
 
 
 class Source(NamedTuple):
-    """What a layer can send: its shape, and the least and the greatest total that it can have sent at any time."""
+    """What a layer can send: its shape, and the least and the greatest total that it can have sent at any time.
+
+    `alone` says that no two of its neurons send anything, as of all tokens one is there in a phase.
+    """
 
     shape: Shape
     low: int
     high: int
+    alone: bool = False
 
 
 def ranges(network: IntegerNetwork) -> dict[str, LayerRange]:
@@ -83,7 +87,7 @@ def ranges(network: IntegerNetwork) -> dict[str, LayerRange]:
 def source_of(network: IntegerNetwork, layer: Input | Tokens | Memory | Neurons | MaxPool) -> Source:
     """Return what a layer of a network can send."""
     low, high = layer.reach if isinstance(layer, Input | Tokens | Memory) else (0, network.peaks[layer.name])
-    return Source(network.shapes[layer.name], low, high)
+    return Source(network.shapes[layer.name], low, high, isinstance(layer, Tokens))
 
 
 def layer_range(layer: Neurons | Readout, shape: Shape, sources: Mapping[str, Source]) -> LayerRange:
@@ -103,12 +107,19 @@ def layer_range(layer: Neurons | Readout, shape: Shape, sources: Mapping[str, So
     return LayerRange(received, Interval(received.low - taken, received.high).hull(zero), Interval(-span, span))
 
 
-def contribution(synapse: Synapse, shape: Shape, low: int, high: int) -> Interval:
-    """Return what a synapse can deliver in total when every source of `shape` lies in ``[low, high]``, 0 included."""
-    ones = torch.ones(1, *shape, dtype=torch.float64)
+def contribution(synapse: Synapse, shape: Shape, low: int, high: int, alone: bool = False) -> Interval:
+    """Return what a synapse can deliver in total when every source of `shape` lies in ``[low, high]``, 0 included.
+
+    With `alone` all of them but one are 0, whichever it is; then `synapse` is a `Dense`.
+    """
     scaled = torch.as_tensor(synapse.weight.astype(np.float64) * 2.0**synapse.exponent)
-    up, down = apply(synapse, ones, scaled.clamp(min=0)), apply(synapse, ones, scaled.clamp(max=0))
-    bounds = (up * low + down * high)[0], (up * high + down * low)[0]
+    up, down = scaled.clamp(min=0), scaled.clamp(max=0)
+    if alone:
+        up, down = up.amax(1), down.amin(1)
+    else:
+        ones = torch.ones(1, *shape, dtype=torch.float64)
+        up, down = apply(synapse, ones, up)[0], apply(synapse, ones, down)[0]
+    bounds = up * low + down * high, up * high + down * low
     return Interval(*(bound.numpy().astype(np.int64) for bound in bounds))
 
 

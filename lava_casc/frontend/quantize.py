@@ -197,7 +197,7 @@ class _Quantizer:
         )
         unit = self.input.scale * 2.0**self.input.shift
         self.scales: dict[str, NDArray[np.float64]] = {INPUT: np.full(self.input.shape[0], unit)}
-        self.sources = {INPUT: Source(self.input.shape, *self.input.reach)}
+        self.sources = {INPUT: Source(self.input.shape, *self.input.reach, isinstance(self.input, Tokens))}
         steps = {n.name: n.threshold / n.levels for n in network.layers if isinstance(n, FloatNeurons)}
         for memory in network.memories:
             self.scales[memory.name] = np.full(memory.shape[0], steps[memory.source])
@@ -287,8 +287,8 @@ class _Quantizer:
         """Return the root mean square of what rounding adds to X, with all sources at their greatest, in units of X."""
         variance = 1 / 12  # of the bias
         for synapse, value, exponent in zip(layer.synapses, values, exponents, strict=True):
-            _, low, high = self.sources[synapse.source]
-            variance += value[0].size * (2.0**exponent * max(-low, high)) ** 2 / 12
+            _, low, high, alone = self.sources[synapse.source]
+            variance += (1 if alone else value[0].size) * (2.0**exponent * max(-low, high)) ** 2 / 12
         return float(np.sqrt(variance))
 
     def _readout(

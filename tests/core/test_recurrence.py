@@ -203,3 +203,19 @@ def test_the_schedule_is_that_of_a_single_phase():
     assert network.is_recurrent
     assert not network.is_sequential
     assert [layer.name for layer in network.computed] == ["h", "sum"]
+
+
+def test_the_range_of_a_word_is_that_of_its_greatest_weight_not_of_all():
+    weight = np.array([[3, -2, 7, 0], [-1, -5, -4, -2], [6, 1, 2, 5]], np.int32)
+    ones, zeros = np.ones(3, np.int64), np.zeros(3, np.int64)
+    layers = (
+        Tokens("input", 4),
+        Memory("held", "h", (3,), 4),
+        Neurons(
+            "h", (Dense("input", weight, 1), Dense("held", np.eye(3, dtype=np.int32))), zeros, ones, zeros, 4, ones
+        ),
+        Readout("sum", (Dense("h", np.ones((1, 3), np.int32)),), np.zeros(1, np.int64)),
+    )
+    found = ranges(IntegerNetwork(layers))["h"].received
+    assert found.low.tolist() == [-4, -10, 0]
+    assert found.high.tolist() == [14 + 4, 0 + 4, 12 + 4]
