@@ -484,20 +484,28 @@ class IntegerNetwork(_Frozen):
 
     def _check_sums(self) -> None:
         """Refuse a layer whose sums float64 might round: every engine relies on their being exact."""
+        for name, magnitude in self.magnitudes.items():
+            if magnitude >= FLOAT64_EXACT:
+                raise InvalidNetworkError(
+                    f"{name}: its sums may reach {magnitude}, but only integers below 2**53 are exact in float64"
+                )
+
+    @cached_property
+    def magnitudes(self) -> dict[str, int]:
+        """What no partial sum of a layer can exceed, in whatever order it is taken."""
         peaks = {layer.name: max(int(layer.reach[1]), -int(layer.reach[0])) for layer in self.entries} | self.peaks
+        found: dict[str, int] = {}
         for layer in self.computed:
             if isinstance(layer, MaxPool):
                 continue
-            reach = _greatest(layer.bias)
+            total = _greatest(layer.bias)
             for synapse in layer.synapses:
                 fan_in = np.abs(synapse.weight, dtype=np.int64).sum(axis=tuple(range(1, synapse.weight.ndim)))
-                reach += (_greatest(fan_in) << int(synapse.exponent)) * int(peaks[synapse.source])
+                total += (_greatest(fan_in) << int(synapse.exponent)) * int(peaks[synapse.source])
             if isinstance(layer, Neurons):
-                reach = max(reach + _greatest(layer.initial), _greatest(layer.threshold) * int(layer.levels))
-            if reach >= FLOAT64_EXACT:
-                raise InvalidNetworkError(
-                    f"{layer.name}: its sums may reach {reach}, but only integers below 2**53 are exact in float64"
-                )
+                total = max(total + _greatest(layer.initial), _greatest(layer.threshold) * int(layer.levels))
+            found[layer.name] = total
+        return found
 
     def __getitem__(self, name: str) -> Layer:
         """Return the layer `name`."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from lava_casc.linear import apply, max_pool
+from lava_casc.linear import apply, exact_dtype, max_pool
 from lava_casc.network import IntegerNetwork, MaxPool, Readout, per_neuron
 from lava_casc.reference.batch import batches
 
@@ -67,22 +67,24 @@ def _sequence(network: IntegerNetwork, images: NDArray[np.int64]) -> Activations
 
 
 def _forward(network: IntegerNetwork, images: NDArray[np.int64], held: dict[str, NDArray[np.int64]]) -> Activations:
-    # float64 holds every partial sum exactly: the range proof keeps them far below 2**53.
     entries = {network.input.name: network.input.injected(images), **held}
-    values = {name: torch.as_tensor(entry, dtype=torch.float64) for name, entry in entries.items()}
+    values = {name: torch.as_tensor(entry) for name, entry in entries.items()}
     for layer in network.computed:
+        name = layer.name
         if isinstance(layer, MaxPool):
-            values[layer.name] = max_pool(layer, values[layer.source])
+            counts = values[layer.source]
+            values[name] = max_pool(layer, counts.to(exact_dtype(network.peaks[name]))).to(counts.dtype)
             continue
-        shape = network.shapes[layer.name]
-        currents = [apply(synapse, values[synapse.source]) for synapse in layer.synapses]
-        received = torch.stack(currents).sum(0).to(torch.int64) + _tensor(layer.bias, shape)
+        shape, magnitude = network.shapes[name], network.magnitudes[name]
+        # Both types hold every partial sum exactly: `magnitudes` proves it.
+        real, integer = exact_dtype(magnitude), torch.int32 if magnitude < 1 << 31 else torch.int64
+        currents = (apply(synapse, values[synapse.source].to(real)).to(integer) for synapse in layer.synapses)
+        received = sum(currents, _tensor(layer.bias, shape, integer))
         if not isinstance(layer, Readout):
-            received = received + _tensor(layer.initial, shape)
-            received = torch.div(received, _tensor(layer.threshold, shape), rounding_mode="floor").clamp(
-                0, layer.levels
-            )
-        values[layer.name] = received.to(torch.float64)
+            received = received + _tensor(layer.initial, shape, integer)
+            threshold = _tensor(layer.threshold, shape, integer)
+            received = torch.div(received, threshold, rounding_mode="floor").clamp(0, layer.levels)
+        values[name] = received
     found = {name: value.to(torch.int64).numpy() for name, value in values.items()}
     logits = np.concatenate(
         [found[r.name].reshape(len(images), math.prod(network.shapes[r.name])) for r in network.readouts], 1
@@ -90,5 +92,5 @@ def _forward(network: IntegerNetwork, images: NDArray[np.int64], held: dict[str,
     return Activations({layer.name: found[layer.name] for layer in network.spiking}, logits)
 
 
-def _tensor(values: NDArray[np.int64], shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.tensor(per_neuron(values, shape))
+def _tensor(values: NDArray[np.int64], shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    return torch.tensor(per_neuron(values, shape), dtype=dtype)
