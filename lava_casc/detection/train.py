@@ -22,6 +22,8 @@ from lava_casc.training.recipes import partial_of, pick_device
 
 #: What a checkpoint of a detector says of itself under "task".
 TASK = "detection"
+#: Of a pixel, 0 .. 255.
+SCALE = 1 / 255
 CLIP_NORM, WARMUP_SHARE = 10.0, 0.05
 #: What moves in beside an image that is moved or made smaller, and the least side in pixels of an object that is left.
 FILL, MIN_SIDE = 114, 2.0
@@ -124,7 +126,7 @@ def train_detector(
     history = fit(
         model.to(where),
         lambda epoch: batches(data, batch_size, where),
-        lambda model, batch: detection_loss(model(batch[0] / 255), batch[1], batch[2], stride),
+        lambda model, batch: detection_loss(model(batch[0] * SCALE), batch[1], batch[2], stride),
         epochs=epochs,
         steps_per_epoch=steps,
         learning_rate=learning_rate,
@@ -143,7 +145,7 @@ def train_detector(
     metrics = mean_average_precision(find(model, test, stride), test.objects, test.classes)
     measured = {f"test {name}": value for name, value in metrics.items()}
     trained_with = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed, "torch": str(torch.__version__)}
-    save_model(path, model, InputSpec((3, *size)), about={**settings, **trained_with, **measured})
+    save_model(path, model, InputSpec((3, *size), scale=SCALE), about={**settings, **trained_with, **measured})
     partial.unlink()
     return DetectorTraining(metrics, trained, tested, len(test), history)
 
@@ -154,7 +156,7 @@ def find(model: nn.Module, data: Detection, stride: int, batch_size: int = 32) -
     with torch.no_grad():
         for start in range(0, len(data), batch_size):
             images = data.images(range(start, min(start + batch_size, len(data))))
-            found += detect(model(torch.as_tensor(images) / 255), stride)
+            found += detect(model(torch.as_tensor(images) * SCALE), stride)
     return found
 
 
@@ -204,13 +206,15 @@ def batches(data: Detection, batch_size: int, device: torch.device) -> Iterator[
 def _augmentation(size: tuple[int, int]) -> Callable[[Detection, int, Tensor], tuple[Tensor, Tensor, Tensor]]:
     """Return a function that moves, scales, mirrors and lights an image anew at random, its objects with it."""
     from torchvision import tv_tensors
-    from torchvision.transforms import v2
+    from torchvision.transforms import InterpolationMode, v2
 
     change = v2.Compose(
         [
             v2.ColorJitter(brightness=0.3, contrast=0.3),
             v2.RandomHorizontalFlip(),
-            v2.RandomAffine(degrees=0, translate=(0.2, 0.2), scale=(0.7, 1.5), fill=FILL),
+            v2.RandomAffine(
+                degrees=0, translate=(0.2, 0.2), scale=(0.7, 1.5), fill=FILL, interpolation=InterpolationMode.BILINEAR
+            ),
             v2.SanitizeBoundingBoxes(min_size=MIN_SIDE, labels_getter=lambda sample: sample[2]),
         ]
     )

@@ -19,15 +19,18 @@ from lava_casc.network import MaxPool, Neurons
 SIZE, CLASSES = (24, 32), 2
 
 
-@pytest.fixture(scope="module")
-def detector():
-    """Untrained, but its batch norms know what comes in, so that its neurons neither sleep nor saturate."""
-    model = build_detector("vgg-tiny", CLASSES, levels=16, seed=1)
+def settled(model, size):
+    """Return an untrained model whose batch norms know what comes in, so that neurons neither sleep nor saturate."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for _ in range(20):
-            model(torch.rand(4, 3, *SIZE, generator=generator))
+            model(torch.rand(4, 3, *size, generator=generator))
     return model.eval()
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return settled(build_detector("vgg-tiny", CLASSES, levels=16, seed=1), SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +141,18 @@ def test_a_size_or_name_that_cannot_be_is_refused(name, size, message):
 def test_an_unknown_backbone_is_refused_when_built():
     with pytest.raises(DataError, match="backbone 'nothing' is not known"):
         build_detector("nothing", 2)
+
+
+@pytest.mark.lava
+def test_lava_emits_the_spikes_of_the_reference():
+    pytest.importorskip("lava.magma")
+    small = (16, 24)
+    model = settled(build_detector("vgg-tiny", CLASSES, levels=4, seed=1), small)
+    network = lava_casc.convert(model, (3, *small))
+    images = np.random.default_rng(2).integers(0, 256, (2, 3, *small))
+    expected = lava_casc.simulate(network, images, record=("spikes",))
+    found = lava_casc.loihi.run(network, images, record=("spikes",))
+    assert found.all_certified
+    assert (found.logits == expected.logits).all()
+    assert list(found.spikes) == list(expected.spikes)
+    assert all((found.spikes[name] == spikes).all() for name, spikes in expected.spikes.items())

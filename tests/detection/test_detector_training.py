@@ -83,7 +83,7 @@ def test_the_spikes_find_what_the_integers_find(home, checkpoint):
     assert found.mismatched == 0
     assert found.scores["spikes"] == found.scores["integer"]
     assert found.scores["spikes"]["mAP50"] > 0.85
-    assert found.scores["float"]["mAP50"] == pytest.approx(checkpoint.about["test mAP50"], abs=1e-6)
+    assert found.scores["float"]["mAP50"] == pytest.approx(checkpoint.about["test mAP50"], abs=0.01)
     assert list(found.scores) == list(found.seconds) == list(FORMS)
     assert seen == sorted(seen)
     assert seen[-1] == 12
