@@ -108,8 +108,8 @@ def fit(
         The greatest norm of the gradient of all parameters.
     seed : int
     bfloat16 : bool
-        Compute layers in bfloat16 (torch.autocast); weights stay float32. Nearly twice as fast on a CPU with AVX-512
-        BF16, slow on one without.
+        Compute layers in bfloat16 (torch.autocast); weights stay float32. 1.5 to 1.8 times as fast on a CPU with
+        AVX-512 BF16, slow on one without.
     optimizer : callable
         Makes the optimizer of parameter groups and a learning rate; all of its state is in its state_dict.
     partial : Path, optional
