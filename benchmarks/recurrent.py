@@ -5,10 +5,10 @@
 
 The pattern of table 6 of CASC (arXiv 2406.05371). The standard conversion is an integrate-and-fire neuron with soft
 reset, without negative spikes and without a sleep: a word is there for T steps, a neuron starts at half a threshold
-where the network rounds, and what it says is ``threshold * spikes / T``. Two of them, by how the next word gets that:
-``rates`` as a constant current through its T steps, ``spikes`` as the same spikes once more. (By rates, a first layer
-at T = L is CQReLU itself: under a constant current, a neuron's spikes are the floor of the charge.) They compute in float32
-with the float weights, and so are compared with the float RNN; ours is the integer network of 8-bit weights and is
+where the network rounds, and what it says is ``threshold * spikes / T``. There are two, by how the next word gets that:
+``rates`` as a constant current through its T steps, ``spikes`` as the same spikes once more. By rates, a first layer at
+T = L is CQReLU itself, because the spikes under a constant current are the floor of the charge. Both compute in float32
+with the float weights, and are compared with the float RNN. Ours is the integer network of 8-bit weights, and is
 compared with that: awake for L steps and then asleep, awake for one step, or graded.
 """
 
