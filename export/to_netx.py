@@ -2,7 +2,7 @@
 
 import typer
 
-from lava_casc.cli import export
+from lava_casc.cli.export import export
 
 if __name__ == "__main__":
     app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False)

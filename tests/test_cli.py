@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import lava_casc
-from lava_casc.cli import _print_conversion
+from lava_casc.cli.export import _print_conversion
 from lava_casc.frontend import Checkpoint, CQReLU, InputSpec, load_checkpoint, save_model, trace
 from lava_casc.pipeline import Options, convert_checkpoint, summary
 

@@ -1,0 +1,50 @@
+"""The command line: ``lava-casc train | export | run | evaluate | doctor``, a module for each."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import lava_casc
+from lava_casc import console
+from lava_casc.cli import doctor, evaluate, export, run, train
+
+app = typer.Typer(
+    name="lava-casc",
+    help="From PyTorch networks with CQReLU to exact spikes on Lava and Loihi 2. Silence is a certificate.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _version(show: bool) -> None:
+    if show:
+        console.out.print(f"lava_casc {lava_casc.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+# In the order in which a newcomer needs them.
+for command, example in (
+    (train.train, "lava-casc train --data cifar10 --data-dir data --levels 8 --epochs 20 -o out/resnet20.pt"),
+    (export.export, "lava-casc export out/digits.pt -o out/digits.net --verify 64 --report out/export.json"),
+    (run.run, "lava-casc run out/digits.net --data digits --mode graded --samples 100"),
+    (evaluate.evaluate, "lava-casc evaluate out/detector.pt --data-dir VOC2007 --samples 100 -o out/detector.json"),
+    (doctor.doctor, "lava-casc doctor --json"),
+):
+    app.command(epilog=f"Example: {example}")(command)

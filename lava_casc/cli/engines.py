@@ -1,0 +1,66 @@
+"""How a network runs: its schedule, its engine, and what is said where a sample has no certificate."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import lava_casc
+from lava_casc import console
+from lava_casc.cli.options import Engine, Precision
+
+if TYPE_CHECKING:
+    from lava_casc.network import IntegerNetwork
+    from lava_casc.schedule import WakeSleepSchedule
+
+
+def schedule_of(
+    network: IntegerNetwork,
+    stored: WakeSleepSchedule,
+    mode: str | None,
+    wake_steps: int | None,
+    sleep_steps: int | None,
+) -> WakeSleepSchedule:
+    """Return the file's schedule, or what the options make of it: a new wake or mode gets the sleep that it needs."""
+    if wake_steps is not None or mode not in (None, stored.mode):
+        return network.schedule(mode or stored.mode, wake_steps, sleep_steps)
+    return stored if sleep_steps is None else replace(stored, sleep_steps=sleep_steps)
+
+
+def run_on(
+    integer: Any,
+    images: Any,
+    schedule: Any,
+    engine: Engine,
+    precision: Precision,
+    until_silent: bool,
+    record: Any,
+    bar: Any,
+) -> Any:
+    """Return the record of a run on the engine that was asked for."""
+    if engine == "reference":
+        return lava_casc.simulate(integer, images, schedule, record=record, progress=bar)
+    return lava_casc.loihi.run(
+        integer,
+        images,
+        schedule,
+        precision=precision,
+        record=record,
+        until_silent=until_silent,
+        progress=bar,
+    )
+
+
+def print_not_certified(result: dict[str, Any]) -> None:
+    """Say how many samples have no certificate, and why, where there are any."""
+    missing = result["samples"] - result["certified_samples"]
+    if missing and result["engine"] == "lava floating_pt":
+        console.out.print(
+            "NOT CERTIFIED: silence in floating point proves nothing where a threshold is no power of two. "
+            "Use --precision fixed."
+        )
+    elif missing:
+        console.out.print(
+            f"NOT CERTIFIED: {missing} samples were cut off before silence; their results prove nothing. "
+            "Use more --sleep-steps."
+        )

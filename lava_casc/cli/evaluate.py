@@ -1,0 +1,204 @@
+"""`lava-casc evaluate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from lava_casc import console
+from lava_casc.cli.engines import print_not_certified, run_on, schedule_of
+from lava_casc.cli.options import AsJson, DataDir, Debug, Download, Engine, Mode, check_writable
+from lava_casc.cli.samples import load_images, load_texts
+from lava_casc.errors import DataError
+
+if TYPE_CHECKING:
+    from lava_casc.frontend import Checkpoint
+    from lava_casc.network import IntegerNetwork
+    from lava_casc.schedule import WakeSleepSchedule
+
+#: Samples that evaluate takes at a time; it changes no result.
+BATCH = 64
+
+
+@console.reports_errors
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A checkpoint: lava-casc train wrote it.")],
+    network: Annotated[
+        Path | None, typer.Option("--network", help="What export made of it; by default MODEL is converted anew.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Classification: by default the data set that MODEL was trained on.")
+    ] = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split", help="Detection: a list in ImageSets/Main; by default test, or else val. Text: test or train."
+        ),
+    ] = None,
+    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Only the first so many.")] = None,
+    engine: Annotated[Engine, typer.Option("--engine", help="lava takes minutes a sample.")] = "reference",
+    mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file, or unary.")] = None,
+    wake_steps: Annotated[int | None, typer.Option("--wake-steps", min=1)] = None,
+    sleep_steps: Annotated[
+        int | None, typer.Option("--sleep-steps", min=0, help="Too few, and samples are not certified.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Score a network on test data in its three forms: float, integers, spikes; detectors by mean average precision."""
+    from lava_casc import pipeline
+    from lava_casc.evaluation import evaluate as score_forms
+    from lava_casc.frontend import load_checkpoint
+
+    if output is not None:
+        check_writable(output)
+    checkpoint = load_checkpoint(model)
+    if checkpoint.about.get("task") == "detection":
+        source, task = str(data_dir), _detection(model, checkpoint, data, data_dir, split, samples)
+    elif checkpoint.about.get("task") == "text":
+        source, task = str(data_dir), _texts(model, checkpoint, data, data_dir, split, samples)
+    else:
+        if data is None and "dataset" not in checkpoint.about:
+            raise DataError(f"{model}: does not say what it was trained on. Give --data NAME.")
+        source = str(data or checkpoint.about["dataset"])
+        task = _classification(model, checkpoint, source, data_dir, download, samples)
+    if network is None:
+        options = pipeline.Options(verify=0)
+        integer = pipeline.convert_checkpoint(checkpoint, options, on_step=console.announce).network
+        stored = integer.schedule()
+    else:
+        integer, stored = _network_of(network, checkpoint)
+    schedule = schedule_of(integer, stored, mode, wake_steps, sleep_steps)
+    size = task.samples if engine == "lava" else BATCH  # Lava compiles the network for each of its runs
+    starts = range(0, task.samples, size)
+    with console.progress(f"{engine} {schedule.mode}", task.samples) as bar:
+        found = score_forms(
+            checkpoint.model,
+            integer,
+            (task.images(range(start, min(start + size, task.samples))) for start in starts),
+            task.predict,
+            task.score,
+            lambda images, done: run_on(integer, images, schedule, engine, "fixed", True, (), done),
+            progress=bar,
+        )
+    result: dict[str, Any] = {
+        "model": str(model),
+        "network": None if network is None else str(network),
+        "data": source,
+        "engine": engine,
+        "schedule": {**asdict(schedule), "mode": schedule.mode},
+        "samples": task.samples,
+        "certified_samples": int(found.certified.sum()),
+        "mismatched_outputs": found.mismatched,
+        "scores": found.scores,
+        "last_spike_median": float(np.median(found.last_spike)),
+        "last_spike_max": int(found.last_spike.max()),
+        "silence_bound": integer.silence_bound(schedule),
+        "ms_per_sample": {form: 1e3 * seconds / task.samples for form, seconds in found.seconds.items()},
+    }
+    if output is not None:
+        traces = {"certified": found.certified.tolist(), "last_spike": found.last_spike.tolist()}
+        pipeline.write_json(output, {**result, **traces})
+    if as_json:
+        console.out.print_json(json.dumps(result))
+        return
+    _print_evaluation(result)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a checkpoint is evaluated on: images by their indices, a prediction for each, and the scores of all."""
+
+    samples: int
+    images: Callable[[range], Any]
+    predict: Callable[[Any], Any]
+    score: Callable[[Any], dict[str, float | None]]
+
+
+def _detection(
+    model: Path, checkpoint: Checkpoint, data: str | None, folder: Path | None, split: str | None, samples: int | None
+) -> _Task:
+    from lava_casc.detection import detect, detector_of, mean_average_precision, read_voc, splits
+
+    if data is not None or folder is None:
+        raise DataError(f"{model}: a detector. Give --data-dir FOLDER in VOC layout, and no --data.")
+    classes, stride = detector_of(checkpoint)
+    _, height, width = checkpoint.input.shape
+    found = read_voc(folder, split or splits(folder)[1], (height, width), classes).first(samples)
+    return _Task(
+        len(found),
+        found.images,
+        lambda maps: detect(maps, stride),
+        lambda predictions: mean_average_precision(predictions, found.objects, classes),
+    )
+
+
+def _texts(
+    model: Path, checkpoint: Checkpoint, data: str | None, folder: Path | None, split: str | None, samples: int | None
+) -> _Task:
+    if data is not None or folder is None:
+        raise DataError(f"{model}: a classifier of texts. Give --data-dir FOLDER with test.csv, and no --data.")
+    tokens, labels = load_texts(checkpoint, folder, split or "test", samples)
+    return _Task(
+        len(tokens),
+        lambda chosen: tokens[chosen.start : chosen.stop],
+        lambda outputs: outputs[0].argmax(1),
+        lambda predictions: {"accuracy": float((np.array(predictions) == labels).mean())},
+    )
+
+
+def _classification(
+    model: Path, checkpoint: Checkpoint, name: str, data_dir: Path | None, download: bool, samples: int | None
+) -> _Task:
+    images, labels = load_images(name, data_dir, download, None, samples)
+    if images.shape[1:] != checkpoint.input.shape:
+        raise DataError(f"{model}: takes {checkpoint.input.shape}, but the images of {name} are {images.shape[1:]}.")
+    return _Task(
+        len(images),
+        lambda chosen: images[chosen.start : chosen.stop],
+        lambda outputs: outputs[0].argmax(1),
+        lambda predictions: {"accuracy": float((np.array(predictions) == labels).mean())},
+    )
+
+
+def _network_of(path: Path, checkpoint: Checkpoint) -> tuple[IntegerNetwork, WakeSleepSchedule]:
+    """Return the network of a file and its schedule, if it takes what the checkpoint's model takes."""
+    from lava_casc.netx import read_file
+
+    file = read_file(path)
+    theirs, ours, vocabulary = file.network.input, checkpoint.input, checkpoint.graph.vocabulary
+    shape = ours.shape if vocabulary is None else (vocabulary,)
+    if (theirs.shape, theirs.low, theirs.high, theirs.scale) != (shape, ours.low, ours.high, ours.scale):
+        raise DataError(f"{path}: its input is not that of the checkpoint. Export the checkpoint again.")
+    return file.network, file.schedule
+
+
+def _print_evaluation(result: dict[str, Any]) -> None:
+    scores = result["scores"]
+
+    def shown(value: float | None) -> str:
+        return "" if value is None else f"{value:.2%}"
+
+    rows: list[list[Any]] = [[name, *(shown(scores[form][name]) for form in scores)] for name in scores["spikes"]]
+    rows.append(["ms a sample", *(round(ms, 1) for ms in result["ms_per_sample"].values())])
+    schedule = result["schedule"]
+    console.table(
+        f"{result['engine']}, {schedule['mode']}, {schedule['wake_steps']} + {schedule['sleep_steps']} steps",
+        ["", *scores],
+        rows,
+    )
+    console.out.print(
+        f"certified silent: {result['certified_samples']} of {result['samples']} samples, last spike in step "
+        f"{result['last_spike_median']:g} (median), {result['last_spike_max']} (greatest), proven bound "
+        f"{result['silence_bound']}; outputs that differ from the integer network: {result['mismatched_outputs']}"
+    )
+    print_not_certified(result)

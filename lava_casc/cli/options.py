@@ -1,0 +1,38 @@
+"""What more than one command takes, and what is asked of it before anything begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from lava_casc.errors import CheckpointError
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of a table.")]
+
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the data set, in torchvision's layout.")]
+
+
+Download = Annotated[bool, typer.Option("--download", help="Fetch the data set into --data-dir if it is not there.")]
+
+
+Mode = Literal["unary", "graded"]
+
+
+Engine = Literal["lava", "reference"]
+
+
+Precision = Literal["fixed", "float"]
+
+
+def check_writable(path: Path) -> None:
+    """Refuse before minutes of work what could not be written after them."""
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder. Give the path of a file.")
+    if not path.parent.is_dir():
+        raise CheckpointError(f"{path}: its folder does not exist. Make it first.")

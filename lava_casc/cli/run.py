@@ -1,0 +1,149 @@
+"""`lava-casc run`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from lava_casc import console
+from lava_casc.cli.engines import print_not_certified, run_on, schedule_of
+from lava_casc.cli.options import AsJson, DataDir, Debug, Download, Engine, Mode, Precision
+from lava_casc.cli.samples import load_images, texts_to_run
+
+if TYPE_CHECKING:
+    pass
+
+
+@console.reports_errors
+def run(
+    network: Annotated[Path, typer.Argument(help="A network file that export wrote.")],
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Run on this data set's test images: digits or fashion-mnist."),
+    ] = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images", help="Run on these instead: .npy of integers (N, C, H, W), of tokens (N, P) for a text network."
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="Run on test.csv in --data-dir, in the words that this checkpoint knows."),
+    ] = None,
+    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Only the first so many.")] = None,
+    engine: Annotated[Engine, typer.Option("--engine", help="reference needs no Lava.")] = "lava",
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="Lava's models: fixed is what Loihi 2 computes.")
+    ] = "fixed",
+    mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file.")] = None,
+    wake_steps: Annotated[int | None, typer.Option("--wake-steps", min=1)] = None,
+    sleep_steps: Annotated[
+        int | None, typer.Option("--sleep-steps", min=0, help="Too few, and samples are not certified.")
+    ] = None,
+    fixed_period: Annotated[
+        bool, typer.Option("--fixed-period", help="Lava: sleep to the end, even after the certificate.")
+    ] = False,
+    picture: Annotated[Path | None, typer.Option("--picture", help="Draw the first sample's spikes (PNG).")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run a network as spikes and say for every sample whether it is certified: silent, hence exact bit for bit."""
+    from lava_casc import pipeline
+    from lava_casc.netx import read_file
+    from lava_casc.reference import forward
+
+    file = read_file(network)
+    integer = file.network
+    if model is None:
+        pictures, labels = load_images(data, data_dir, download, images, samples)
+    else:
+        pictures, labels = texts_to_run(model, data, data_dir, images, samples)
+    integer.encode(pictures)  # a wrong shape or range is said before anything runs
+    schedule = schedule_of(integer, file.schedule, mode, wake_steps, sleep_steps)
+    with console.progress(f"{engine} {schedule.mode}", len(pictures)) as bar:
+        record = run_on(integer, pictures, schedule, engine, precision, not fixed_period, (), bar)
+    if picture is not None:
+        from lava_casc.report import plot_spikes, save_figure
+
+        drawn = run_on(
+            integer,
+            pictures[:1],
+            schedule,
+            engine,
+            precision,
+            not fixed_period,
+            ("spikes",),
+            lambda done: None,
+        )
+        save_figure(plot_spikes(integer, drawn, 0, image=None if integer.is_recurrent else pictures[0]), picture)
+    truth = forward(integer, pictures)
+    result: dict[str, Any] = {
+        "file": str(network),
+        "engine": record.engine,
+        "schedule": {**asdict(schedule), "mode": schedule.mode},
+        "samples": len(record),
+        "certified_samples": int(record.certified.sum()),
+        "mismatched_logits": int((record.logits != truth.logits).sum()),
+        "accuracy": None if labels is None else float((record.predictions == labels).mean()),
+        "integer_accuracy": None if labels is None else float((truth.logits.argmax(1) == labels).mean()),
+        "last_spike_median": float(np.median(record.last_spike)),
+        "last_spike_max": int(record.last_spike.max()),
+        "silence_bound": integer.silence_bound(schedule),
+        "steps": record.steps,
+        "ms_per_step": 1e3 * record.seconds / record.steps if record.steps else None,
+    }
+    if output is not None:
+        pipeline.write_json(
+            output,
+            {
+                **result,
+                "certified": record.certified.tolist(),
+                "last_spike": record.last_spike.tolist(),
+                "predictions": record.predictions.tolist(),
+                "logits": record.logits.tolist(),
+            },
+        )
+    if as_json:
+        console.out.print_json(json.dumps(result))
+        return
+    _print_run(result)
+    if picture is not None:
+        console.out.print(f"picture: {picture}")
+
+
+def _print_run(result: dict[str, Any]) -> None:
+    rows: list[list[Any]] = [
+        ["samples", result["samples"]],
+        ["certified silent", f"{result['certified_samples']} of {result['samples']}"],
+    ]
+    rows.append(["logits that differ from the integer network", result["mismatched_logits"]])
+    if result["accuracy"] is not None:
+        rows += [
+            ["accuracy, spikes", f"{result['accuracy']:.2%}"],
+            ["accuracy, integer network", f"{result['integer_accuracy']:.2%}"],
+        ]
+    rows.append(
+        [
+            "last spike, median and greatest step",
+            f"{result['last_spike_median']:g}, {result['last_spike_max']}",
+        ]
+    )
+    rows.append(["silent at the latest after step (proven)", result["silence_bound"]])
+    if result["ms_per_step"] is not None:
+        rows.append(["steps run, ms a step", f"{result['steps']:,}, {result['ms_per_step']:.2f}"])
+    schedule = result["schedule"]
+    console.table(
+        f"{result['engine']}, {schedule['mode']}, {schedule['wake_steps']} + {schedule['sleep_steps']} steps",
+        ["", ""],
+        rows,
+    )
+    print_not_certified(result)
