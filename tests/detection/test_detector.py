@@ -156,3 +156,15 @@ def test_lava_emits_the_spikes_of_the_reference():
     assert (found.logits == expected.logits).all()
     assert list(found.spikes) == list(expected.spikes)
     assert all((found.spikes[name] == spikes).all() for name, spikes in expected.spikes.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["unary", "graded"])
+def test_the_detector_with_the_backbone_of_torchvision_is_exact(mode):
+    pytest.importorskip("torchvision")
+    size = (32, 48)
+    network = lava_casc.convert(settled(build_detector("vgg16", 20, seed=1), size), (3, *size))
+    images = np.random.default_rng(2).integers(0, 256, (2, 3, *size))
+    record = lava_casc.simulate(network, images, network.schedule(mode))
+    assert record.all_certified
+    assert (record.logits == lava_casc.forward(network, images).logits).all()
