@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pictures import pictures
 
 import lava_casc
 from lava_casc.frontend import load_checkpoint
@@ -35,7 +36,7 @@ class Case:
 def case(name: str, images: NDArray | None = None) -> Case:
     checkpoint = load_checkpoint(DATA / f"{name}.pt")
     network = lava_casc.convert(checkpoint)
-    images = checkpoint.examples if images is None else images
+    images = pictures(16, network.input.shape, network.input.high) if images is None else images
     return Case(network, images, lava_casc.forward(network, images))
 
 
