@@ -209,7 +209,7 @@ class Input(_Entry):
             raise DataError(
                 f"{self.name}: images of shape {array.shape[1:]} do not fit the network's input {self.shape}."
             )
-        low, high = int(array.min(initial=0)), int(array.max(initial=0))
+        low, high = _span(array)
         if low < self.low or high > self.high:
             raise RangeError(
                 f"{self.name}: images span [{low}, {high}], outside the network's input range "
@@ -278,7 +278,7 @@ class Tokens(_Entry):
         array = _integers(self.name, tokens, "tokens", "Give the words' indices.")
         if array.ndim != 1:
             raise DataError(f"{self.name}: tokens of shape {array.shape[1:]} a sample. Give a single integer.")
-        low, high = int(array.min(initial=0)), int(array.max(initial=0))
+        low, high = _span(array)
         if low < 0 or high > self.high:
             raise RangeError(f"{self.name}: tokens span [{low}, {high}], outside the vocabulary [0, {self.high}].")
         return array.astype(np.int64)
@@ -726,6 +726,10 @@ def _integers(name: str, values: ArrayLike, what: str, remedy: str) -> NDArray:
     if array.dtype.kind not in "iu":
         raise DataError(f"{name}: {what} must hold integers, not {array.dtype}. {remedy}")
     return array
+
+
+def _span(array: NDArray) -> Pair:
+    return (int(array.min()), int(array.max())) if array.size else (0, 0)
 
 
 def _check_whole(name: str, what: str, value: object) -> None:

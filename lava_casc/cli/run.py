@@ -24,7 +24,7 @@ def run(
     network: Annotated[Path, typer.Argument(help="A network file that export wrote.")],
     data: Annotated[
         str | None,
-        typer.Option("--data", help="Run on this data set's test images: digits or fashion-mnist."),
+        typer.Option("--data", help="Run on the test images of digits, fashion-mnist, cifar10, cifar100 or folder."),
     ] = None,
     data_dir: DataDir = None,
     download: Download = False,
