@@ -186,9 +186,9 @@ def test_tokens_are_checked():
     tokens = Tokens("words", 5)
     assert tokens.injected(tokens.encode([4, 0])).tolist() == [[0, 0, 0, 0, 1], [1, 0, 0, 0, 0]]
     assert (tokens.shape, tokens.reach, tokens.sources) == ((5,), (0, 1), ())
-    with pytest.raises(RangeError, match=r"words: tokens span \[0, 5\], outside the vocabulary \[0, 4\]"):
+    with pytest.raises(RangeError, match=r"words: tokens span \[5, 5\], outside the vocabulary \[0, 4\]"):
         tokens.encode([5])
-    with pytest.raises(RangeError, match=r"words: tokens span \[-1, 0\], outside"):
+    with pytest.raises(RangeError, match=r"words: tokens span \[-1, -1\], outside"):
         tokens.encode([-1])
     with pytest.raises(DataError, match="words: tokens must hold integers, not float64"):
         tokens.encode([0.0])
