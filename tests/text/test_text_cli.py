@@ -112,7 +112,7 @@ def test_damaged_folders_and_foreign_networks_are_named(home, tmp_path):
     assert "train.csv: no such file" in refused(*train)
     np.save(tmp_path / "tokens.npy", np.full((2, 7), 15))
     run = ("run", home / "news.net", "--engine", "reference", "--images", tmp_path / "tokens.npy")
-    assert "input: tokens span [0, 15], outside the vocabulary [0, 14]" in refused(*run)
+    assert "input: tokens span [15, 15], outside the vocabulary [0, 14]" in refused(*run)
     small = ("--words", 7, "--vocabulary", 14, "--epochs", 1)
     done("train", "--task", "text", "--data-dir", home, *small, "-o", tmp_path / "other.pt")
     line = refused("evaluate", tmp_path / "other.pt", "--network", home / "news.net", "--data-dir", home)
