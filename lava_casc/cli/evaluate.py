@@ -44,7 +44,9 @@ def evaluate(
         ),
     ] = None,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Only the first so many.")] = None,
-    engine: Annotated[Engine, typer.Option("--engine", help="lava is much slower, with the same result.")] = "reference",
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="lava is much slower, with the same result.")
+    ] = "reference",
     mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file, or unary.")] = None,
     wake_steps: Annotated[int | None, typer.Option("--wake-steps", min=1)] = None,
     sleep_steps: Annotated[

@@ -50,7 +50,7 @@ def casc(*arguments, cwd):
     return subprocess.run(
         [sys.executable, "-m", "lava_casc.cli", *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=240,
