@@ -165,7 +165,7 @@ def test_batches_hold_at_least_one_sample(size):
     [
         ([[0.5]], DataError, "images must hold integers, not float64"),
         ([1], DataError, r"images of shape \(\) do not fit the network's input \(1,\)"),
-        ([[2]], RangeError, r"images span \[0, 2\], outside the network's input range \[0, 1\]"),
+        ([[2]], RangeError, r"images span \[2, 2\], outside the network's input range \[0, 1\]"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(function, images, error, message):
