@@ -5,6 +5,9 @@
 
 PYTHON := .venv/bin/python
 
+# Tests run in two processes, each on one thread (tests/conftest.py): small tensors gain nothing from more.
+TWO := -n 2 --dist loadfile
+
 # Outside of the lock, see requirements-torch.lock.
 TORCH := torch==2.13.0
 
@@ -15,13 +18,13 @@ demo: .venv/ready  ## train a small network, export it, run it as spikes in Lava
 	@$(PYTHON) -m lava_casc.demo
 
 test: .venv/ready  ## the fast tests, Lava included
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest $(TWO)
 
 test-torch: .venv-torch/ready  ## the tests outside of Lava, with Python 3.11 or later and a current torch
-	@.venv-torch/bin/python -m pytest -m "not slow and not lava"
+	@.venv-torch/bin/python -m pytest $(TWO) -m "not slow and not lava"
 
 verify: .venv/ready  ## every test, the long exactness runs too
-	@$(PYTHON) -m pytest -m "slow or not slow"
+	@$(PYTHON) -m pytest $(TWO) -m "slow or not slow"
 
 lint: .venv/ready  ## style, format and types
 	@$(PYTHON) -m ruff check --output-format concise

@@ -15,7 +15,7 @@ from lava_casc import cli
 from lava_casc.errors import CheckpointError, DataError, MissingDependencyError, UnsupportedModelError
 from lava_casc.frontend import CQReLU, InputSpec, load_checkpoint, save_model
 from lava_casc.training import Dataset, build, evaluate, load_dataset, partial_of, train, train_checkpoint
-from lava_casc.training.recipes import THRESHOLD
+from lava_casc.training.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,7 +76,11 @@ def test_seed_decides_the_initial_weights_too(data, tmp_path):
     trained = load_checkpoint(tmp_path / "digits.pt").model.parameters()
     assert all(
         torch.equal(a, b)
-        for a, b in zip(trained, build("digits", channels=1, threshold=THRESHOLD, seed=3).parameters(), strict=True)
+        for a, b in zip(
+            trained,
+            build("digits", channels=1, threshold=RECIPES["digits"].threshold, seed=3).parameters(),
+            strict=True,
+        )
     )
 
 
