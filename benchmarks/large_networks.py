@@ -129,6 +129,8 @@ def _train(model: torch.nn.Module, arguments: argparse.Namespace) -> None:
         logits = model(torch.tensor(images, dtype=torch.float32) / 255)
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(logits, torch.tensor(labels)).backward()
+        # A deep network's first steps are its wildest.
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     model.eval()
 
