@@ -25,6 +25,7 @@ TOOLS = shlex.split("awk bash cat cmp cp dirname env grep make mkdir rm sort tai
 PYTHON = """#!/usr/bin/env bash
 case "$*" in
   "-c import sys"*) echo "3.10 $0" ;;
+  "-c import pip") [ ! -e .venv/no-pip ] ;;
   "-c "*) ;;
   -V) echo "Python 3.10.0" ;;
   "-m venv "*) mkdir "$3/bin" && cp "$0" "$3/bin/python" ;;
@@ -57,8 +58,8 @@ def test_lock_is_hashed_and_names_no_host(lock):
 @pytest.mark.parametrize(
     ("lock", "extras", "python", "absent"),
     [
-        ("requirements.lock", "lava plot data test dev", "3.10", set()),
-        ("requirements-torch.lock", "plot data test dev", "3.11", {"torch", "torchvision"}),
+        ("requirements.lock", "lava plot data detection test dev", "3.10", set()),
+        ("requirements-torch.lock", "plot data detection test dev", "3.11", {"torch", "torchvision"}),
     ],
 )
 def test_lock_serves_what_the_project_asks_for(lock, extras, python, absent):
@@ -195,6 +196,18 @@ def test_changed_lock_starts_from_an_empty_environment(project):
     assert project.setup().returncode == 0
     assert project.calls() == [LOCKED, EDITABLE]
     assert not leftover.exists()
+
+
+def test_an_environment_without_pip_is_made_again(project):
+    """As uv makes them: where uv is gone, nothing could be installed into it."""
+    project.install_python()
+    assert project.setup().returncode == 0
+    (project.folder / ".venv/no-pip").touch()
+    project.calls()
+    project.age("pyproject.toml", +1)
+    assert project.setup().returncode == 0
+    assert project.calls() == [LOCKED, EDITABLE]
+    assert not (project.folder / ".venv/no-pip").exists()
 
 
 def test_failed_installation_does_not_count_as_ready(project):
