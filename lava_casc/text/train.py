@@ -18,12 +18,13 @@ from lava_casc.frontend.cqrnn import CQRNN
 from lava_casc.text.data import PADDING, UNKNOWN, make_encoding, read_classes, read_texts
 from lava_casc.training.loop import Epoch, fit, refuse_to_begin_anew
 from lava_casc.training.recipes import EXAMPLES, partial_of, pick_device
+from lava_casc.training.train import LABEL_SMOOTHING
 
 #: What a checkpoint of a classifier of texts says of itself under "task".
 TASK = "text"
 #: Of the numbers of an embedding, and of whole words in training, which then are unknown ones.
 DROPOUT, WORD_DROPOUT = 0.5, 0.3
-LABEL_SMOOTHING, WEIGHT_DECAY = 0.1, 1e-2
+WEIGHT_DECAY = 1e-2
 #: Standard deviation of embeddings at first: small ones leave room for the words that matter to grow.
 EMBEDDING_SPREAD = 0.3
 

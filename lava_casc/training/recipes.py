@@ -53,7 +53,7 @@ class Recipe:
     threshold: float = THRESHOLD
 
 
-#: Crop and mirror; with AutoAugment and Cutout, 300 epochs of it are the recipe of CASC (arXiv 2406.05371).
+#: Crop and mirror; CASC (arXiv 2406.05371) has AutoAugment and Cutout beside them.
 _CIFAR = Recipe("resnet20", epochs=100, batch_size=128, learning_rate=0.1, augmentation=Augmentation(4, flip=True))
 
 RECIPES = {

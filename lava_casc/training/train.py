@@ -106,7 +106,7 @@ def train(
 
     digest = hashlib.sha256(dataset.train_labels.tobytes())
     digest.update(np.ascontiguousarray(dataset.train_images).data)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a sixth faster on a CPU
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on a CPU
     history = fit(
         model,
         batches,
