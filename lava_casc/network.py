@@ -429,7 +429,9 @@ class MaxPool(_Frozen):
         )
 
 
-Layer = Input | Tokens | Memory | Neurons | MaxPool | Readout
+#: What injects into the network, and is not computed by it.
+Entry = Input | Tokens | Memory
+Layer = Entry | Neurons | MaxPool | Readout
 
 
 @dataclass(frozen=True, eq=False)
@@ -530,7 +532,7 @@ class IntegerNetwork(_Frozen):
         return tuple(layer for layer in self.layers if isinstance(layer, Memory))
 
     @property
-    def entries(self) -> tuple[Input | Tokens | Memory, ...]:
+    def entries(self) -> tuple[Entry, ...]:
         """The layers that inject: the input and the memories."""
         return (self.input, *self.memories)
 

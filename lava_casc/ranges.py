@@ -22,10 +22,9 @@ from lava_casc.errors import exceeds
 from lava_casc.integer import Interval, signed_range
 from lava_casc.linear import apply
 from lava_casc.network import (
-    Input,
+    Entry,
     IntegerNetwork,
     MaxPool,
-    Memory,
     Neurons,
     Readout,
     Shape,
@@ -84,9 +83,9 @@ def ranges(network: IntegerNetwork) -> dict[str, LayerRange]:
     }
 
 
-def source_of(network: IntegerNetwork, layer: Input | Tokens | Memory | Neurons | MaxPool) -> Source:
+def source_of(network: IntegerNetwork, layer: Entry | Neurons | MaxPool) -> Source:
     """Return what a layer of a network can send."""
-    low, high = layer.reach if isinstance(layer, Input | Tokens | Memory) else (0, network.peaks[layer.name])
+    low, high = layer.reach if isinstance(layer, Entry) else (0, network.peaks[layer.name])
     return Source(network.shapes[layer.name], low, high, isinstance(layer, Tokens))
 
 
@@ -137,7 +136,7 @@ def check_ranges(network: IntegerNetwork, hardware: Hardware) -> dict[str, Layer
     for layer in network:
         if isinstance(layer, MaxPool):
             continue
-        if isinstance(layer, Input | Tokens | Memory):
+        if isinstance(layer, Entry):
             low_reach, high_reach = layer.reach
             _check_message(layer.name, max(high_reach, -low_reach - 1), hardware)
             continue

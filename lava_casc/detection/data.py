@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from lava_casc.errors import DataError, MissingDependencyError
+from lava_casc.errors import DataError, MissingDependencyError, first_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 TAGS = ("xmin", "ymin", "xmax", "ymax")
@@ -218,8 +218,9 @@ def _read_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    line = (str(error).strip().splitlines() or [""])[0][:120]
-    return DataError(f"{path}: not a readable image ({type(error).__name__}: {line}). Get it again or remove it.")
+    return DataError(
+        f"{path}: not a readable image ({type(error).__name__}: {first_line(error)}). Get it again or remove it."
+    )
 
 
 def _pillow():  # type: ignore[no-untyped-def]

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from lava_casc.errors import CheckpointError
+from lava_casc.errors import CheckpointError, first_line
 from lava_casc.files import replacing
 from lava_casc.frontend.trace import Graph, GraphModel, Operation, trace
 
@@ -282,9 +282,8 @@ def _is_legacy(path: Path) -> bool:
 
 
 def _damaged(path: Path, error: BaseException) -> CheckpointError:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
     return CheckpointError(
-        f"{path}: damaged, or not a checkpoint ({type(error).__name__}: {line}). Copy or save it again."
+        f"{path}: damaged, or not a checkpoint ({type(error).__name__}: {first_line(error)}). Copy or save it again."
     )
 
 

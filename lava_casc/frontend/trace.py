@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from lava_casc.errors import UnsupportedModelError
+from lava_casc.errors import UnsupportedModelError, first_line
 from lava_casc.frontend.cqrelu import CQReLU, Normalize
 from lava_casc.frontend.cqrnn import CQRNN
 
@@ -297,7 +297,7 @@ class _Translator:
             self.nodes = _Tracer().trace(root)
         except Exception as error:  # torch.fx raises whatever the model's own code raises on proxies
             raise UnsupportedModelError(
-                f"the model cannot be traced ({type(error).__name__}: {_first_line(error)}). "
+                f"the model cannot be traced ({type(error).__name__}: {first_line(error)}). "
                 "Keep Python control flow on tensor values out of forward()."
             ) from error
         self.modules = dict(root.named_modules())
@@ -360,7 +360,7 @@ class _Translator:
                 Shapes(fx.GraphModule(root, self.nodes)).run(zeros)
         except Exception as error:  # whatever the model's layers raise on a shape that does not fit
             raise UnsupportedModelError(
-                f"the model does not run on an input of shape {self.input_shape} ({_first_line(error)}). "
+                f"the model does not run on an input of shape {self.input_shape} ({first_line(error)}). "
                 "Give the right input shape."
             ) from error
         return shapes
@@ -625,7 +625,7 @@ def _compare(model: nn.Module, graph: Graph) -> None:
                 differences = [_difference(theirs, ours) for theirs, ours in pairs]
             except Exception as error:
                 raise UnsupportedModelError(
-                    f"the model does not run on a batch of 4 ({_first_line(error)}). Keep the batch size out of it."
+                    f"the model does not run on a batch of 4 ({first_line(error)}). Keep the batch size out of it."
                 ) from error
         for difference, size_of_output in differences:
             if not bool((difference <= 1e-3 * size_of_output + 1e-9).any()):
@@ -686,7 +686,3 @@ def _hint(name: str) -> str:
             "nn.ReLU modules instead of F.relu"
         )
     return ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -23,8 +23,7 @@ from lava_casc.loihi.memory import Memory
 from lava_casc.loihi.readout import Readout
 from lava_casc.loihi.source import SampleSource
 from lava_casc.loihi.tap import Tap
-from lava_casc.network import Conv, Input, IntegerNetwork, MaxPool, Neurons, Shape, Synapse, Tokens
-from lava_casc.network import Memory as MemoryLayer
+from lava_casc.network import Conv, Entry, IntegerNetwork, MaxPool, Neurons, Shape, Synapse, Tokens
 from lava_casc.network import Readout as ReadoutLayer
 from lava_casc.schedule import WakeSleepSchedule
 
@@ -124,7 +123,7 @@ def message_bits(network: IntegerNetwork, name: str, schedule: WakeSleepSchedule
     At least 2: with 0 bits Lava takes a spike for a truth value, and a -1 for a 1.
     """
     layer = network[name]
-    if isinstance(layer, Input | Tokens | MemoryLayer):
+    if isinstance(layer, Entry):
         return max(2, signed_bits(*layer.reach))
     burst = min(schedule.max_burst, network.peaks[name])
     return signed_bits(-burst, burst)

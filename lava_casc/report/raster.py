@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lava_casc.errors import DataError, MissingDependencyError
 from lava_casc.files import replacing
-from lava_casc.network import Input, IntegerNetwork, Memory, Tokens
+from lava_casc.network import Entry, IntegerNetwork
 from lava_casc.record import SpikeRecord
 
 if TYPE_CHECKING:
@@ -168,14 +168,14 @@ class _View:
         """Return the size of the greatest spike that a layer can emit under the schedule."""
         network, schedule = self.network, self.record.schedule
         layer = network[name]
-        if isinstance(layer, Input | Tokens | Memory):
+        if isinstance(layer, Entry):
             low, high = layer.reach
             return max(1, -(-max(high, -low) // schedule.wake_steps))
         return min(network.peaks[name], schedule.max_burst)
 
     def wake(self, name: str) -> tuple[int, int]:
         """Return the first step of a layer's wake, and the first one after it."""
-        if isinstance(self.network[name], Input | Tokens | Memory):
+        if isinstance(self.network[name], Entry):
             return 1, 1 + self.record.schedule.wake_steps
         timing = self.network.timing(self.record.schedule)[name]
         return timing.bias_start, timing.bias_stop
@@ -214,7 +214,7 @@ def _draw_raster(axes: Axes, view: _View, points: float) -> None:
         rows = top + (np.arange(neurons) + 0.5) * height / neurons
         _draw_spikes(axes, view, name, rows, float(np.clip(0.8 * points * height / neurons, 0.35, 3.0)))
         axes.add_patch(_box(0.5, top, view.steps, height, "none", edge=RULE))
-        kind = "inputs" if isinstance(view.network[name], Input | Tokens | Memory) else "neurons"
+        kind = "inputs" if isinstance(view.network[name], Entry) else "neurons"
         for text, side, above, size, colour in (
             (_shortened(name), "bottom", 1, SMALL, INK), (f"{neurons} {kind}", "top", -1, TINY, FAINT),
         ):  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lava_casc.errors import CheckpointError, DataError
+from lava_casc.errors import CheckpointError, DataError, first_line
 
 PADDING, UNKNOWN = 0, 1
 #: What stands at the indices `PADDING` and `UNKNOWN`, and can be no word.
@@ -169,7 +169,7 @@ def read_classes(folder: str | Path) -> tuple[str, ...]:
         names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path}: cannot be read ({_first_line(error)}). Write one class a line, or remove it."
+            f"{path}: cannot be read ({first_line(error)}). Write one class a line, or remove it."
         ) from error
     if not names:
         raise DataError(f"{path}: is empty. Write one class a line, or remove it.")
@@ -205,13 +205,9 @@ def _rows(path: Path) -> list[tuple[int, tuple[int, str, str]]]:
                 rows.append((reader.line_num, (int(row[0]), row[1], row[2])))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"{path}, behind line {rows[-1][0] if rows else 0}: not a CSV file in UTF-8 ({_first_line(error)}). "
+            f"{path}, behind line {rows[-1][0] if rows else 0}: not a CSV file in UTF-8 ({first_line(error)}). "
             "Get it again."
         ) from error
     if not rows:
         raise DataError(f"{path}: is empty. Write one text a row: {', '.join(COLUMNS)}.")
     return rows
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

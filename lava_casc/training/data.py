@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lava_casc.errors import DataError, MissingDependencyError
+from lava_casc.errors import DataError, MissingDependencyError, first_line
 from lava_casc.frontend.checkpoint import InputSpec
 
 #: Of the handwritten digits, 360 of 1,797 are for testing: always the same ones.
@@ -213,7 +213,7 @@ def _from_npz(name: str, file: Path) -> Dataset:
             found = {key: content[key] for key in ("x_train", "y_train", "x_test", "y_test", "classes")}
     except Exception as error:  # numpy raises almost anything on a damaged file
         raise DataError(
-            f"{file}: cannot be read ({_first_line(error)}). It holds the arrays x_train, y_train, x_test, y_test "
+            f"{file}: cannot be read ({first_line(error)}). It holds the arrays x_train, y_train, x_test, y_test "
             "and classes."
         ) from error
     for key, dimensions in (("x_train", 4), ("y_train", 1), ("x_test", 4), ("y_test", 1), ("classes", 1)):
@@ -248,7 +248,7 @@ def _of_torchvision(name: str, kind: str, folder: str, data_dir: Path | None, do
         return read(str(data_dir), train=True, download=download), read(str(data_dir), train=False, download=download)
     except Exception as error:  # torchvision raises whatever its parser, the disk or the network do
         raise DataError(
-            f"{where}: {name} cannot be read ({_first_line(error)}). Remove what is there and give --download."
+            f"{where}: {name} cannot be read ({first_line(error)}). Remove what is there and give --download."
         ) from error
 
 
@@ -266,7 +266,7 @@ def _folder(data_dir: Path | None, image_size: int | None) -> Dataset:
             splits.append(ImageFolder(str(data_dir / split)))
         except (OSError, RuntimeError) as error:
             raise DataError(
-                f"{data_dir / split}: no images by class ({_first_line(error)}). Put them into {split}/CLASS."
+                f"{data_dir / split}: no images by class ({first_line(error)}). Put them into {split}/CLASS."
             ) from error
     train, test = splits
     if train.classes != test.classes:
@@ -302,7 +302,7 @@ def _read_image(path: str, image_size: int | None = None) -> NDArray[np.uint8]:
     try:
         image = default_loader(path)
     except Exception as error:  # Pillow raises almost anything on a damaged file
-        raise DataError(f"{path}: not a readable image ({_first_line(error)}). Replace or remove it.") from error
+        raise DataError(f"{path}: not a readable image ({first_line(error)}). Replace or remove it.") from error
     if image_size is not None:
         image = F.center_crop(F.resize(image, image_size), image_size)
     return F.pil_to_tensor(image).numpy()
@@ -310,7 +310,3 @@ def _read_image(path: str, image_size: int | None = None) -> NDArray[np.uint8]:
 
 def _missing(name: str, package: str) -> MissingDependencyError:
     return MissingDependencyError(f"{name}: {package} is not installed. Install it with pip install 'lava-casc[data]'.")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from lava_casc.errors import CheckpointError, UnsupportedModelError
+from lava_casc.errors import CheckpointError, UnsupportedModelError, first_line
 from lava_casc.files import replacing
 from lava_casc.frontend.cqrelu import CQReLU
 
@@ -266,9 +266,8 @@ def _restore(
             optimizer.load_state_dict(content["optimizer"])
             return history
     except Exception as error:  # torch.load raises almost anything on a damaged file
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise CheckpointError(
-            f"{partial}: damaged, or not the state of a training ({line}). Remove it and train anew."
+            f"{partial}: damaged, or not the state of a training ({first_line(error)}). Remove it and train anew."
         ) from error
     name = changed[0]
     raise CheckpointError(
