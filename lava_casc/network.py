@@ -48,9 +48,14 @@ class _Frozen:
     __hash__ = None  # type: ignore[assignment]
 
     def _freeze(self, name: str, dtype: type | None = None) -> None:
-        """Replace the array `name` by a read-only copy, of integer kind and `dtype` where one is given."""
-        array = np.array(getattr(self, name), order="C")
-        if dtype is not None:
+        """Replace the array `name` by a read-only copy, of integer kind and `dtype` where one is given.
+
+        An array that is read-only and no view of another one is kept as it is.
+        """
+        array = getattr(self, name)
+        if not _is_frozen(array):
+            array = np.array(array, order="C")
+        if dtype is not None and array.dtype != dtype:
             if array.dtype.kind not in "iu" and array.size:
                 raise InvalidNetworkError(f"{name} must hold integers, not {array.dtype}")
             if array.size and not np.iinfo(dtype).min <= int(array.min()) <= int(array.max()) <= np.iinfo(dtype).max:
@@ -746,6 +751,13 @@ def _check_scale(name: str, scale: float | NDArray) -> None:
 
 def _greatest(values: NDArray) -> int:
     return max(int(values.max(initial=0)), -int(values.min(initial=0)))
+
+
+def _is_frozen(array: Any) -> bool:
+    """Whether nobody can write to an array: neither by itself nor by another one that it would be a view of."""
+    if type(array) is not np.ndarray:
+        return False
+    return array.flags.owndata and array.flags.c_contiguous and not array.flags.writeable
 
 
 def _same(a: object, b: object) -> bool:

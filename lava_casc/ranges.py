@@ -12,16 +12,18 @@ For every neuron and every order in which spikes may arrive, with source counts 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lava_casc.errors import exceeds
 from lava_casc.integer import Interval, signed_range
 from lava_casc.linear import apply
 from lava_casc.network import (
+    Conv,
     Entry,
     IntegerNetwork,
     MaxPool,
@@ -111,15 +113,24 @@ def contribution(synapse: Synapse, shape: Shape, low: int, high: int, alone: boo
 
     With `alone` all of them but one are 0, whichever it is; then `synapse` is a `Dense`.
     """
-    scaled = torch.as_tensor(synapse.weight.astype(np.float64) * 2.0**synapse.exponent)
-    up, down = scaled.clamp(min=0), scaled.clamp(max=0)
+    parts = np.maximum(synapse.weight, 0), np.minimum(synapse.weight, 0)
     if alone:
-        up, down = up.amax(1), down.amin(1)
+        totals: tuple[NDArray, ...] = parts[0].max(1), parts[1].min(1)
     else:
-        ones = torch.ones(1, *shape, dtype=torch.float64)
-        up, down = apply(synapse, ones, up)[0], apply(synapse, ones, down)[0]
+        totals = tuple(_of_ones(synapse, part, shape) for part in parts)
+    up, down = (total * 2.0**synapse.exponent for total in totals)
     bounds = up * low + down * high, up * high + down * low
-    return Interval(*(bound.numpy().astype(np.int64) for bound in bounds))
+    return Interval(*(bound.astype(np.int64) for bound in bounds))
+
+
+def _of_ones(synapse: Synapse, weight: NDArray, shape: Shape) -> NDArray:
+    """Return what a synapse with another `weight` makes of sources that are all 1."""
+    total = weight.sum(1, dtype=np.int64)
+    if not isinstance(synapse, Conv):
+        return total
+    # Channels that are all alike are a single one, with the sum of their weights.
+    window = replace(synapse, weight=total[:, None], groups=1, exponent=0)
+    return apply(window, torch.ones(1, 1, *shape[1:], dtype=torch.float64))[0].numpy()
 
 
 def check_ranges(network: IntegerNetwork, hardware: Hardware) -> dict[str, LayerRange]:

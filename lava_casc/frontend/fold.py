@@ -14,6 +14,8 @@ Contract of a rewrite in this file:
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -24,6 +26,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch.nn.grad import conv2d_input
 
 from lava_casc.errors import UnsupportedModelError
 from lava_casc.frontend.cqrelu import PHASES
@@ -147,16 +150,22 @@ def averages_into_linear(graph: Graph) -> Graph:
         if flatten is None or pool is None or pool.kind != "AdaptiveAvgPool2d":
             continue
         if readers[flatten.name] == readers[pool.name] == 1:
-            x = torch.zeros(1, *_shape_of(graph, pool.inputs[0]), dtype=torch.float64)
-            weight = linear.tensors["weight"].double()
-            with torch.enable_grad():
-                x = x.expand(len(weight), *x.shape[1:]).clone().requires_grad_()
-                y = F.adaptive_avg_pool2d(x, pool.arguments["output_size"])
-                (rows,) = torch.autograd.grad(y, x, weight.reshape(y.shape))
+            rows = _averaging(pool, linear.tensors["weight"].double(), _shape_of(graph, pool.inputs[0]))
             changed[linear.name] = replace(linear, tensors={**linear.tensors, "weight": rows.flatten(1)})
             changed[flatten.name] = replace(flatten, inputs=pool.inputs)
             by_name.pop(pool.name)
     return replace(graph, operations=tuple(changed.get(op.name, op) for op in graph.operations if op.name in by_name))
+
+
+def _averaging(pool: Operation, weight: torch.Tensor, shape: Shape) -> torch.Tensor:
+    """Return weights on an adaptive average as weights on the image of `shape` that it averages."""
+    if _pair(pool.arguments["output_size"]) == (1, 1):  # most often; torch.autograd would first load SymPy
+        return (weight / math.prod(shape[1:]))[:, :, None, None].expand(-1, *shape)
+    with torch.enable_grad():
+        x = torch.zeros(len(weight), *shape, dtype=torch.float64, requires_grad=True)
+        y = F.adaptive_avg_pool2d(x, pool.arguments["output_size"])
+        (rows,) = torch.autograd.grad(y, x, weight.reshape(y.shape))
+    return rows
 
 
 def _shape_of(graph: Graph, name: str) -> Shape:
@@ -198,7 +207,7 @@ def received(
 ) -> torch.Tensor:
     """Return the sum of a layer's synapses and bias, (N, ...) float64, for given values of its sources."""
     bias = torch.as_tensor(per_neuron(layer.bias, network.shapes[layer.name]))
-    return sum((apply(synapse, values[synapse.source]) for synapse in layer.synapses), bias)
+    return sum((apply(s, values[s.source], _shared(s.weight)) for s in layer.synapses), bias)
 
 
 def activate(layer: FloatNeurons, z: torch.Tensor) -> torch.Tensor:
@@ -430,7 +439,7 @@ class _Folder:
     # One rule for each kind of operation that sums over its input's channels: all of its parts in, a part or more out.
 
     def _conv(self, op: Operation, parts: tuple[_Affine, ...]) -> tuple[_Affine, ...]:
-        weight, groups = op.tensors["weight"].double().numpy(), op.arguments["groups"]
+        weight, groups = _float64(op.tensors["weight"]), op.arguments["groups"]
         bias = _column(op.tensors.get("bias", torch.zeros(len(weight))), 3)
         stride, padding, dilation = (_pair(op.arguments[name]) for name in ("stride", "padding", "dilation"))
         kernel = Conv("", weight, stride, padding, dilation, groups)
@@ -439,14 +448,18 @@ class _Folder:
             kernel, groups = replace(kernel, weight=_ungrouped(kernel), groups=1), 1
         made = []
         for part, (start, stop) in zip(parts, _channels_of(parts), strict=True):
-            if groups == 1:
+            if len(parts) == 1:
+                own = kernel
+            elif groups == 1:
                 own = replace(kernel, weight=kernel.weight[:, start:stop])
             else:
                 first, last = start // columns, stop // columns
                 own = replace(kernel, weight=weight[first * rows : last * rows], groups=last - first)
             terms = tuple(self._convolve(op, own, term, part.shape) for term in part.terms)
-            shifted = apply(own, part.bias[None])[0]
-            made.append(_Affine(own.output_shape(part.shape), terms, shifted, op.path))
+            shape = own.output_shape(part.shape)
+            none = torch.zeros(shape, dtype=torch.float64)
+            shifted = apply(own, part.bias[None], _shared(own.weight))[0] if bool(part.bias.any()) else none
+            made.append(_Affine(shape, terms, shifted, op.path))
         made = [_sum(made, op.path)] if groups == 1 else made
         return tuple(
             replace(part, bias=part.bias + bias[slice(*channels)])
@@ -506,7 +519,7 @@ class _Folder:
             if isinstance(term, Conv) and len(value.shape) == 1:  # flattened: another factor for each position
                 term = self._dense(op, term)
             factors = full.reshape(-1, 1).numpy() if isinstance(term, Dense) else scale.reshape(-1, 1, 1, 1).numpy()
-            return replace(term, weight=term.weight * factors)
+            return replace(term, weight=_frozen(term.weight * factors))
 
         return replace(
             value,
@@ -584,10 +597,10 @@ class _Folder:
         if isinstance(inner, Dense):
             return Dense(inner.source, (weight @ torch.as_tensor(inner.weight.copy())).numpy())
         # The transpose of a convolution is the gradient of its result with respect to its input.
-        with torch.enable_grad():
-            x = torch.zeros(len(weight), *self.shapes[inner.source], dtype=torch.float64, requires_grad=True)
-            y = apply(inner, x)
-            (rows,) = torch.autograd.grad(y, x, weight.reshape(y.shape))
+        shape = self.shapes[inner.source]
+        windows = inner.stride, inner.padding, inner.dilation, inner.groups
+        gradient = weight.reshape(-1, *inner.output_shape(shape))
+        rows = conv2d_input((len(weight), *shape), _shared(inner.weight), gradient, *windows)
         return Dense(inner.source, rows.flatten(1).numpy())
 
     def _dense(self, op: Operation, term: Synapse) -> Dense:
@@ -676,7 +689,9 @@ def _compose(outer: Conv, inner: Conv, shape: Shape) -> Conv | None:
     pad, or where the windows of `inner` tile its input without overlap, remainder or padding of their own.
     """
     if _is_pointwise(inner):
-        return replace(outer, source=inner.source, weight=outer.weight * _gather(inner.weight, outer))
+        same = bool((inner.weight == 1).all())
+        weight = outer.weight if same else _frozen(outer.weight * _gather(inner.weight, outer))
+        return replace(outer, source=inner.source, weight=weight)
     size = inner.output_shape(shape)[1:]
     tiles = (
         inner.weight.shape[2:] == inner.stride
@@ -714,7 +729,7 @@ def _compose(outer: Conv, inner: Conv, shape: Shape) -> Conv | None:
                     composed[:, :, row, column] += mix(weight[:, :, i, j], taps[:, :, k, m])
     stride = tuple(a * b for a, b in zip(outer.stride, inner.stride, strict=True))
     padding = tuple(p * s + q for p, s, q in zip(outer.padding, inner.stride, inner.padding, strict=True))
-    return Conv(inner.source, composed, stride, padding, (1, 1), groups)  # type: ignore[arg-type]
+    return Conv(inner.source, _frozen(composed), stride, padding, (1, 1), groups)  # type: ignore[arg-type]
 
 
 def _gather(depthwise: NDArray, outer: Conv) -> NDArray:
@@ -746,6 +761,26 @@ def _compress(bias: torch.Tensor) -> NDArray[np.float64]:
     flat = array.reshape(len(array), -1)
     alike = np.ptp(flat, axis=1).max() <= 1e-12 * max(1.0, np.abs(flat).max())
     return flat[:, 0].copy() if alike else array
+
+
+def _float64(values: torch.Tensor) -> NDArray[np.float64]:
+    """Return a tensor of any floating-point type as an array that no synapse need copy."""
+    array = np.empty(values.shape)
+    torch.from_numpy(array).copy_(values)
+    return _frozen(array)
+
+
+def _frozen(array: NDArray) -> NDArray:
+    """Return an array that was just made, read-only from now on, so that no synapse need copy it."""
+    array.setflags(write=False)
+    return array
+
+
+def _shared(weight: NDArray[np.float64]) -> torch.Tensor:
+    """Return a read-only array as a tensor in the same memory, for reading alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch warns of writing to it, which nobody does
+        return torch.from_numpy(weight)
 
 
 def _column(values: torch.Tensor, ndim: int) -> torch.Tensor:

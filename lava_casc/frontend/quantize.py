@@ -223,10 +223,10 @@ class _Quantizer:
         exponents, finest = self._grids(values, shape[0])
         quantized: Neurons | Readout
         if isinstance(layer, FloatReadout):
-            quantized, bits_lost = self._readout(layer, shape, values, exponents, finest)
+            quantized, found, bits_lost = self._readout(layer, shape, values, exponents, finest)
         else:
-            quantized, bits_lost = self._neurons(layer, shape, values, exponents, finest)
-        self._report(quantized, shape, values, bits_lost)
+            quantized, found, bits_lost = self._neurons(layer, shape, values, exponents, finest)
+        self._report(quantized, shape, values, found, bits_lost)
         return quantized
 
     def _grids(self, values: list[NDArray], channels: int) -> tuple[list[int], NDArray]:
@@ -247,7 +247,7 @@ class _Quantizer:
 
     def _neurons(
         self, layer: FloatNeurons, shape: Shape, values: list[NDArray], exponents: list[int], finest: NDArray
-    ) -> tuple[Neurons, float]:
+    ) -> tuple[Neurons, LayerRange, float]:
         step = layer.threshold / layer.levels
         while (step < finest).any():
             # A single unit moves this neuron by more than a mantissa's worth of thresholds: shift the mantissas.
@@ -267,7 +267,8 @@ class _Quantizer:
                 layer.levels,
                 np.full(shape[0], step),
             )
-            excess = self._excess(quantized, shape)
+            found = layer_range(quantized, shape, self.sources)
+            excess = self._excess(found, shape)
             if excess.max() <= 1:
                 break
             smaller = np.minimum(threshold - 1, (threshold / np.maximum(excess, 1)).astype(np.int64))
@@ -276,12 +277,10 @@ class _Quantizer:
                 threshold = np.full_like(threshold, threshold.min())
             # A bias alone needs no bits of weight, but a threshold it does need.
             matters = np.where(weighted, noise > FINE_NOISE * threshold, threshold < 1)
-            self._refuse_if_coarse(
-                layer.name, wanted / np.maximum(threshold, 1e-9) * matters, self._range(quantized, shape)
-            )
+            self._refuse_if_coarse(layer.name, wanted / np.maximum(threshold, 1e-9) * matters, found)
         self.scales[layer.name] = np.full(shape[0], step)
         self.sources[layer.name] = Source(shape, 0, layer.levels)
-        return quantized, float(np.log2(wanted / threshold)[weighted].max(initial=0))
+        return quantized, found, float(np.log2(wanted / threshold)[weighted].max(initial=0))
 
     def _noise(self, layer: FloatNeurons, values: list[NDArray], exponents: list[int]) -> float:
         """Return the root mean square of what rounding adds to X, with all sources at their greatest, in units of X."""
@@ -293,7 +292,7 @@ class _Quantizer:
 
     def _readout(
         self, layer: FloatReadout, shape: Shape, values: list[NDArray], exponents: list[int], finest: NDArray
-    ) -> tuple[Readout, float]:
+    ) -> tuple[Readout, LayerRange, float]:
         # Logits without weights are their biases, on a grid of 16 bits.
         wanted = grid = float(finest.max()) or float(np.abs(layer.bias).max()) / FINEST_THRESHOLD or 1.0
         while True:
@@ -301,28 +300,27 @@ class _Quantizer:
             quantized = Readout(
                 layer.name, self._synapses(layer, values, scale, exponents), _bias(layer, scale, shape), grid
             )
-            excess = float(self._excess(quantized, shape).max())
+            found = layer_range(quantized, shape, self.sources)
+            excess = float(self._excess(found, shape).max())
             if excess <= 1:
-                return quantized, float(np.log2(grid / wanted))
+                return quantized, found, float(np.log2(grid / wanted))
             grid *= max(excess, 1 + 1e-3)
-            self._refuse_if_coarse(layer.name, np.array([grid / wanted]), self._range(quantized, shape))
+            self._refuse_if_coarse(layer.name, np.array([grid / wanted]), found)
 
     def _synapses(
         self, layer: FloatNeurons | FloatReadout, values: list[NDArray], grid: NDArray, exponents: list[int]
     ) -> tuple[Synapse, ...]:
         made = []
         for synapse, value, exponent in zip(layer.synapses, values, exponents, strict=True):
-            mantissa = np.rint(value / (_per_row(grid, value) * 2.0**exponent))
-            made.append(replace(synapse, weight=mantissa.astype(np.int32), exponent=exponent))
+            mantissa = value / (_per_row(grid, value) * 2.0**exponent)
+            weight = np.rint(mantissa, out=mantissa).astype(np.int32)
+            weight.setflags(write=False)
+            made.append(replace(synapse, weight=weight, exponent=exponent))
         return tuple(made)
 
-    def _range(self, layer: Neurons | Readout, shape: Shape) -> LayerRange:
-        return layer_range(layer, shape, self.sources)
-
-    def _excess(self, layer: Neurons | Readout, shape: Shape) -> NDArray[np.float64]:
+    def _excess(self, found: LayerRange, shape: Shape) -> NDArray[np.float64]:
         """Return by what factor each channel's worst case exceeds the registers; at most 1 fits."""
         low, high = signed_range(self.hardware.state_bits)
-        found = self._range(layer, shape)
         worst = np.zeros(shape)
         for interval in (found.potential, found.current):
             worst = np.maximum(worst, np.maximum(interval.high / high, interval.low / low))
@@ -341,7 +339,9 @@ class _Quantizer:
                 "Use fewer levels or a smaller fan-in",
             )
 
-    def _report(self, layer: Neurons | Readout, shape: Shape, values: list[NDArray], bits_lost: float) -> None:
+    def _report(
+        self, layer: Neurons | Readout, shape: Shape, values: list[NDArray], found: LayerRange, bits_lost: float
+    ) -> None:
         grid = layer.scale / layer.threshold if isinstance(layer, Neurons) else np.full(shape[0], layer.scale)
         # How much coarser than the layer's each synapse's own grid would be; a readout has one for all channels.
         peaks = _peaks(values, shape[0], self.per_channel and isinstance(layer, Neurons))
@@ -351,10 +351,10 @@ class _Quantizer:
         errors, alone, powers = (np.zeros(len(values)) for _ in range(3))
         for i, (synapse, value) in enumerate(zip(layer.synapses, values, strict=True)):
             exact, own = value / _per_row(grid, value), _per_row(coarser[i], value)
-            errors[i] = ((synapse.weight * exponents[i] - exact) ** 2).sum()
+            errors[i] = _distance(synapse.weight * exponents[i], exact)
             meets = len(values) > 1  # the largest layers meet none, and need no more arrays of their size
-            alone[i] = ((np.rint(exact / own) * own - exact) ** 2).sum() if meets else errors[i]
-            powers[i] = (exact**2).sum()
+            alone[i] = _distance(np.rint(exact / own) * own, exact) if meets else errors[i]
+            powers[i] = np.vdot(exact, exact)
         peak = max(int(np.abs(synapse.weight).max(initial=0)) for synapse in layer.synapses)
         thresholds = (int(layer.threshold.min()), int(layer.threshold.max())) if isinstance(layer, Neurons) else (0, 0)
         self.reports.append(
@@ -364,7 +364,7 @@ class _Quantizer:
                 max(0.0, bits_lost),
                 _relative(errors.sum(), powers.sum()),
                 thresholds,
-                self._range(layer, shape).bits,
+                found.bits,
                 tuple(
                     BranchReport(synapse.source, _relative(errors[i], powers[i]), _relative(alone[i], powers[i]))
                     for i, synapse in enumerate(layer.synapses)
@@ -384,8 +384,15 @@ def weights_in_units(synapse: Synapse, scale: NDArray[np.float64], shape: Shape)
 
 def _peaks(values: list[NDArray], channels: int, per_channel: bool) -> NDArray[np.float64]:
     """Return the greatest weight of each synapse, shape (synapses, channels); one for all channels on demand."""
-    peaks = np.array([np.abs(value).reshape(channels, -1).max(1) for value in values])
+    rows = [value.reshape(channels, -1) for value in values]
+    peaks = np.array([np.maximum(row.max(1), -row.min(1)) for row in rows])
     return peaks if per_channel else np.repeat(peaks.max(1, keepdims=True), channels, axis=1)
+
+
+def _distance(rounded: NDArray[np.float64], exact: NDArray[np.float64]) -> float:
+    """Return the sum of the squared differences; `rounded` is overwritten."""
+    rounded -= exact
+    return float(np.vdot(rounded, rounded))
 
 
 def _relative(error: float, power: float) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.overrides import TorchFunctionMode
 
 from lava_casc.errors import UnsupportedModelError, first_line
 from lava_casc.frontend.cqrelu import CQReLU, Normalize
@@ -557,6 +558,17 @@ def _check_module(module: nn.Module, path: str) -> None:
         raise UnsupportedModelError(f"{path}: {type(module).__name__} with {problem}.")
 
 
+class _NotInitialized(TorchFunctionMode):
+    """Draw no initial weights: without a device, torch would load a computer algebra system for that."""
+
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        keywords = keywords or {}
+        drawn = getattr(function, "__module__", None) == nn.init.__name__
+        if drawn:
+            return arguments[0] if arguments else keywords["tensor"]
+        return function(*arguments, **keywords)
+
+
 def _module(op: Operation) -> nn.Module:
     """Return the torch module of an operation, with tensors of its own in the dtype of the operation's.
 
@@ -578,8 +590,8 @@ def _module(op: Operation) -> nn.Module:
         arguments["threshold"] = float(op.tensors["activation.threshold"])
     elif kind is Normalize:
         arguments = {name: op.tensors[name].tolist() for name in ("mean", "std")}
-    # On no device nothing is allocated or drawn at random, whatever sizes a damaged file may name.
-    with torch.device("meta" if kind in (nn.Conv2d, nn.Linear, nn.Embedding, CQRNN) else "cpu"):
+    # On no device nothing is allocated, whatever sizes a damaged file may name.
+    with torch.device("meta" if kind in (nn.Conv2d, nn.Linear, nn.Embedding, CQRNN) else "cpu"), _NotInitialized():
         module: nn.Module = kind(**arguments)
     # num_batches_tracked alone is missing: no graph has it.
     missing, unexpected = module.load_state_dict(

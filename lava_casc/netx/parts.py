@@ -112,7 +112,7 @@ def decode_conv(section: Section, source: str, exponent: int = 0) -> Conv:
     if kernel != weight.shape[2:]:
         raise section.error("kernelSize", f"is {kernel}, but the weights have {weight.shape[2:]}")
     stride, padding, dilation = (section.pair(k, low) for k, low in (("stride", 1), ("padding", 0), ("dilation", 1)))
-    return Conv(source, weight.astype(np.int32), stride, padding, dilation, groups, exponent)
+    return Conv(source, _widened(weight), stride, padding, dilation, groups, exponent)
 
 
 def encode_dense(synapse: Dense) -> Content:
@@ -130,7 +130,7 @@ def decode_dense(section: Section, source: str, exponent: int = 0) -> Dense:
     weight = section.array("weight", ("|i1", "<i4"), (None,) * 2)
     section.constants("inFeatures", "<i8", (), weight.shape[1])
     section.constants("outFeatures", "<i8", (), weight.shape[0])
-    return Dense(source, weight.astype(np.int32), exponent)
+    return Dense(source, _widened(weight), exponent)
 
 
 @dataclass(frozen=True)
@@ -216,10 +216,21 @@ def decode_pool(section: Section, source: str) -> MaxPool:
     )
 
 
-def _weight(weight: NDArray) -> NDArray:
+def fits_int8(weight: NDArray) -> bool:
+    """Return whether every weight is one of netx's own 8 bits."""
     limits = np.iinfo(np.int8)
-    fits = limits.min <= weight.min(initial=0) and weight.max(initial=0) <= limits.max
-    return weight.astype("|i1" if fits else "<i4")
+    return bool(limits.min <= weight.min(initial=0) and weight.max(initial=0) <= limits.max)
+
+
+def _weight(weight: NDArray) -> NDArray:
+    return weight.astype("|i1" if fits_int8(weight) else "<i4")
+
+
+def _widened(weight: NDArray) -> NDArray:
+    """Return weights of a file as a network has them, read-only, so that it need not copy them."""
+    wide = weight.astype(np.int32)
+    wide.setflags(write=False)
+    return wide
 
 
 def _register(values: NDArray) -> NDArray:

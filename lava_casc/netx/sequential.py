@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-import numpy as np
-
 from lava_casc.errors import NetworkFileError
 from lava_casc.network import Dense, Input, IntegerNetwork, Layer, MaxPool, Neurons, Readout, Shape
 from lava_casc.netx import parts
@@ -56,7 +54,7 @@ class Chain:
 def fits(network: IntegerNetwork) -> bool:
     """Return whether netx's schema can say `network`: images, sequential, and 8-bit weights without an exponent."""
     synapses = [synapse for layer in network for synapse in getattr(layer, "synapses", ())]
-    narrow = all(np.abs(s.weight.astype(np.int64) * 2 + 1).max(initial=0) <= 255 for s in synapses)
+    narrow = all(parts.fits_int8(s.weight) for s in synapses)
     plain = isinstance(network.input, Input) and network.is_sequential
     return plain and narrow and not any(synapse.exponent for synapse in synapses)
 
