@@ -18,7 +18,7 @@ PACKAGE = ROOT / "lava_casc"
 FLOORS = {
     "errors": 0, "files": 0, "integer": 0,
     "hardware": 1, "schedule": 1,
-    "network": 2, "linear": 2, "ranges": 2, "record": 2,
+    "network": 2, "linear": 2, "ranges": 2, "record": 2, "dynamics": 2,
     "frontend": 3, "reference": 3, "netx": 3, "loihi": 3, "report": 3,
     "pipeline": 4, "training": 4, "evaluation": 4,
     "detection": 5, "text": 5,
@@ -37,9 +37,11 @@ ROOMS = {
     "PIL": {"detection"},
     "rich": {"console"},
     "sklearn": {"training"},
+    "threadpoolctl": {"loihi"},
     "tomli": {"hardware"},
     "tomllib": {"hardware"},  # Python 3.11 and later
     "torch": {
+        "dynamics",
         "linear",
         "ranges",
         "reference",
