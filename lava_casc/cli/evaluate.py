@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from lava_casc import console
@@ -57,6 +56,8 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Score a network on test data in its three forms: float, integers, spikes; detectors by mean average precision."""
+    import numpy as np
+
     from lava_casc import pipeline
     from lava_casc.evaluation import evaluate as score_forms
     from lava_casc.frontend import load_checkpoint
@@ -154,7 +155,7 @@ def _texts(
         len(tokens),
         lambda chosen: tokens[chosen.start : chosen.stop],
         lambda outputs: outputs[0].argmax(1),
-        lambda predictions: {"accuracy": float((np.array(predictions) == labels).mean())},
+        lambda predictions: {"accuracy": float((labels == predictions).mean())},
     )
 
 
@@ -168,7 +169,7 @@ def _classification(
         len(images),
         lambda chosen: images[chosen.start : chosen.stop],
         lambda outputs: outputs[0].argmax(1),
-        lambda predictions: {"accuracy": float((np.array(predictions) == labels).mean())},
+        lambda predictions: {"accuracy": float((labels == predictions).mean())},
     )
 
 

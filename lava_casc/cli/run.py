@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from lava_casc import console
@@ -57,6 +56,8 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Run a network as spikes and say for every sample whether it is certified: silent, hence exact bit for bit."""
+    import numpy as np
+
     from lava_casc import pipeline
     from lava_casc.netx import read_file
     from lava_casc.reference import forward

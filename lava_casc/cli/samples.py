@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lava_casc.errors import DataError
 
 if TYPE_CHECKING:
@@ -17,6 +15,8 @@ def load_images(
     data: str | None, data_dir: Path | None, download: bool, images: Path | None, samples: int | None
 ) -> tuple[Any, Any]:
     """Return the test images of a data set and their labels, or the samples of a file and None."""
+    import numpy as np
+
     if (data is None) == (images is None):
         raise DataError("give either --data NAME or --images FILE.npy.")
     if images is not None:
