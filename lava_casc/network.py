@@ -507,8 +507,8 @@ class IntegerNetwork(_Frozen):
                 continue
             total = _greatest(layer.bias)
             for synapse in layer.synapses:
-                fan_in = np.abs(synapse.weight, dtype=np.int64).sum(axis=tuple(range(1, synapse.weight.ndim)))
-                total += (_greatest(fan_in) << int(synapse.exponent)) * int(peaks[synapse.source])
+                fan_in = max((int(np.abs(row, dtype=np.int64).sum()) for row in synapse.weight), default=0)
+                total += (fan_in << int(synapse.exponent)) * int(peaks[synapse.source])
             if isinstance(layer, Neurons):
                 total = max(total + _greatest(layer.initial), _greatest(layer.threshold) * int(layer.levels))
             found[layer.name] = total

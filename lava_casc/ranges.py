@@ -113,24 +113,26 @@ def contribution(synapse: Synapse, shape: Shape, low: int, high: int, alone: boo
 
     With `alone` all of them but one are 0, whichever it is; then `synapse` is a `Dense`.
     """
-    parts = np.maximum(synapse.weight, 0), np.minimum(synapse.weight, 0)
     if alone:
-        totals: tuple[NDArray, ...] = parts[0].max(1), parts[1].min(1)
+        totals: tuple[NDArray, ...] = np.maximum(synapse.weight, 0).max(1), np.minimum(synapse.weight, 0).min(1)
     else:
-        totals = tuple(_of_ones(synapse, part, shape) for part in parts)
+        totals = _of_ones(synapse, np.maximum, shape), _of_ones(synapse, np.minimum, shape)
     up, down = (total * 2.0**synapse.exponent for total in totals)
     bounds = up * low + down * high, up * high + down * low
     return Interval(*(bound.astype(np.int64) for bound in bounds))
 
 
-def _of_ones(synapse: Synapse, weight: NDArray, shape: Shape) -> NDArray:
-    """Return what a synapse with another `weight` makes of sources that are all 1."""
-    total = weight.sum(1, dtype=np.int64)
+def _of_ones(synapse: Synapse, part: np.ufunc, shape: Shape) -> NDArray[np.float64]:
+    """Return what the positive (`np.maximum`) or the negative weights make of sources that are all 1."""
+    ones = np.ones(synapse.weight.shape[1])
+    # Row by row, so that no array of the weights' size is made.
+    total = np.stack([ones @ part(row, 0.0).reshape(len(ones), -1) for row in synapse.weight])
     if not isinstance(synapse, Conv):
-        return total
+        return total[:, 0]
     # Channels that are all alike are a single one, with the sum of their weights.
-    window = replace(synapse, weight=total[:, None], groups=1, exponent=0)
-    return apply(window, torch.ones(1, 1, *shape[1:], dtype=torch.float64))[0].numpy()
+    weight = total.reshape(-1, 1, *synapse.weight.shape[2:])
+    x = torch.ones(1, 1, *shape[1:], dtype=torch.float64)
+    return apply(replace(synapse, weight=weight, groups=1, exponent=0), x)[0].numpy()
 
 
 def check_ranges(network: IntegerNetwork, hardware: Hardware) -> dict[str, LayerRange]:

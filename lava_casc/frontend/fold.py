@@ -701,13 +701,13 @@ def _compose(outer: Conv, inner: Conv, shape: Shape) -> Conv | None:
     )
     if outer.padding != (0, 0) and not tiles:
         return None
-    mix: Callable[[NDArray, NDArray], NDArray] = np.multiply
+    mix: Callable[[NDArray, NDArray], NDArray] = _multiplied
     if inner.groups == inner.weight.shape[0] and inner.weight.shape[1] == 1:
         weight, groups, taps = outer.weight, outer.groups, _gather(inner.weight, outer)
     elif outer.groups == outer.weight.shape[0] == inner.weight.shape[0] and outer.weight.shape[1] == 1:
         weight, groups, taps = outer.weight, inner.groups, inner.weight
     else:
-        weight, groups, taps, mix = _ungrouped(outer), 1, _ungrouped(inner), np.matmul
+        weight, groups, taps, mix = _ungrouped(outer), 1, _ungrouped(inner), _mixed
     extent = [
         (ko - 1) * do * si + (ki - 1) * di + 1
         for ko, do, si, ki, di in zip(
@@ -719,17 +719,27 @@ def _compose(outer: Conv, inner: Conv, shape: Shape) -> Conv | None:
             strict=True,
         )
     ]
-    composed = np.zeros((*mix(weight[:, :, 0, 0], taps[:, :, 0, 0]).shape, *extent))
+    composed = np.zeros((*mix(weight[:, :, 0, 0], taps[:, :, :1, :1]).shape[:2], *extent))
+    reach = [(ki - 1) * di + 1 for ki, di in zip(inner.weight.shape[2:], inner.dilation, strict=True)]
     for i in range(outer.weight.shape[2]):
         for j in range(outer.weight.shape[3]):
-            for k in range(inner.weight.shape[2]):
-                for m in range(inner.weight.shape[3]):
-                    row = i * outer.dilation[0] * inner.stride[0] + k * inner.dilation[0]
-                    column = j * outer.dilation[1] * inner.stride[1] + m * inner.dilation[1]
-                    composed[:, :, row, column] += mix(weight[:, :, i, j], taps[:, :, k, m])
+            row, column = i * outer.dilation[0] * inner.stride[0], j * outer.dilation[1] * inner.stride[1]
+            rows = slice(row, row + reach[0], inner.dilation[0])
+            columns = slice(column, column + reach[1], inner.dilation[1])
+            composed[:, :, rows, columns] += mix(weight[:, :, i, j], taps)
     stride = tuple(a * b for a, b in zip(outer.stride, inner.stride, strict=True))
     padding = tuple(p * s + q for p, s, q in zip(outer.padding, inner.stride, inner.padding, strict=True))
     return Conv(inner.source, _frozen(composed), stride, padding, (1, 1), groups)  # type: ignore[arg-type]
+
+
+def _multiplied(factors: NDArray, taps: NDArray) -> NDArray:
+    """Return taps (O, I, KH, KW), each times the factor (O, I) of its channels."""
+    return factors[:, :, None, None] * taps
+
+
+def _mixed(factors: NDArray, taps: NDArray) -> NDArray:
+    """Return taps (M, I, KH, KW) whose channels are summed by factors (O, M), as (O, I, KH, KW)."""
+    return np.matmul(factors, taps.transpose(2, 3, 0, 1)).transpose(2, 3, 0, 1)
 
 
 def _gather(depthwise: NDArray, outer: Conv) -> NDArray:

@@ -312,8 +312,9 @@ class _Quantizer:
     ) -> tuple[Synapse, ...]:
         made = []
         for synapse, value, exponent in zip(layer.synapses, values, exponents, strict=True):
-            mantissa = value / (_per_row(grid, value) * 2.0**exponent)
-            weight = np.rint(mantissa, out=mantissa).astype(np.int32)
+            weight = np.empty(value.shape, np.int32)
+            for row, unit, mantissas in zip(value, grid * 2.0**exponent, weight, strict=True):
+                mantissas[...] = np.rint(row / unit)
             weight.setflags(write=False)
             made.append(replace(synapse, weight=weight, exponent=exponent))
         return tuple(made)
@@ -350,12 +351,13 @@ class _Quantizer:
         coarser = np.divide(peaks, greatest, out=np.ones_like(peaks), where=peaks > 0)
         errors, alone, powers = (np.zeros(len(values)) for _ in range(3))
         for i, (synapse, value) in enumerate(zip(layer.synapses, values, strict=True)):
-            exact, own = value / _per_row(grid, value), _per_row(coarser[i], value)
-            errors[i] = _distance(synapse.weight * exponents[i], exact)
-            meets = len(values) > 1  # the largest layers meet none, and need no more arrays of their size
-            alone[i] = _distance(np.rint(exact / own) * own, exact) if meets else errors[i]
-            powers[i] = np.vdot(exact, exact)
-        peak = max(int(np.abs(synapse.weight).max(initial=0)) for synapse in layer.synapses)
+            for row, unit, weight, own in zip(value, grid, synapse.weight, coarser[i], strict=True):
+                exact = row / unit
+                error = _square(weight * exponents[i] - exact)
+                errors[i] += error
+                alone[i] += _square(np.rint(exact / own) * own - exact) if len(values) > 1 else error
+                powers[i] += _square(exact)
+        peak = max(max(int(s.weight.max(initial=0)), -int(s.weight.min(initial=0))) for s in layer.synapses)
         thresholds = (int(layer.threshold.min()), int(layer.threshold.max())) if isinstance(layer, Neurons) else (0, 0)
         self.reports.append(
             LayerReport(
@@ -389,10 +391,9 @@ def _peaks(values: list[NDArray], channels: int, per_channel: bool) -> NDArray[n
     return peaks if per_channel else np.repeat(peaks.max(1, keepdims=True), channels, axis=1)
 
 
-def _distance(rounded: NDArray[np.float64], exact: NDArray[np.float64]) -> float:
-    """Return the sum of the squared differences; `rounded` is overwritten."""
-    rounded -= exact
-    return float(np.vdot(rounded, rounded))
+def _square(values: NDArray[np.float64]) -> float:
+    """Return the sum of the squares."""
+    return float(np.vdot(values, values))
 
 
 def _relative(error: float, power: float) -> float:
@@ -411,7 +412,3 @@ def _bias(layer: FloatNeurons | FloatReadout, grid: NDArray, shape: Shape) -> ND
             "Check its batch norm's variances",
         )
     return bias.astype(np.int64)
-
-
-def _per_row(grid: NDArray, value: NDArray) -> NDArray:
-    return grid.reshape(-1, *(1,) * (value.ndim - 1))

@@ -124,8 +124,8 @@ def save(path: str | os.PathLike[str], data: bytes) -> None:
 
 def seal(data: bytes) -> bytes:
     """Return an HDF5 file with the digest of all that follows in its user block of `SEAL_SIZE` bytes."""
-    body = data[SEAL_SIZE:]
-    return _block(body) + body
+    body = memoryview(data)[SEAL_SIZE:]
+    return b"".join((_block(body), body))
 
 
 def check_seal(data: bytes) -> None:
@@ -141,11 +141,11 @@ def check_seal(data: bytes) -> None:
     if not data.startswith(SEAL):
         kind = "an HDF5 file, but no network" if data.startswith(_SIGNATURE) else "no network"
         raise NetworkFileError(f"is {kind} that lava_casc wrote: it does not start with {SEAL[:17]!r}. {REMEDY}.")
-    if data[:SEAL_SIZE] != _block(data[SEAL_SIZE:]):
+    if data[:SEAL_SIZE] != _block(memoryview(data)[SEAL_SIZE:]):
         raise NetworkFileError(f"was damaged, cut short or altered: it does not match its SHA-256. {REMEDY}.")
 
 
-def _block(body: bytes) -> bytes:
+def _block(body: memoryview) -> bytes:
     return (SEAL + hashlib.sha256(body).hexdigest().encode("ascii") + b"\n").ljust(SEAL_SIZE, b"\0")
 
 
