@@ -1,12 +1,13 @@
-"""Models of Lava's Conv and Dense that compute the same numbers with BLAS, a hundred times faster and more.
+"""Models of Lava's Conv and Dense that compute the same numbers with BLAS, ten to several hundred times faster.
 
 Lava convolves channel by channel with SciPy, and multiplies int32 matrices, for which there is no BLAS. Here
 a convolution gathers the windows of the input (im2col) and is one matrix product; a dense synapse reads the
 weights of those inputs alone that spike, where they are few. The products are taken in float32 where every
 partial sum stays below 2**24, else in float64: either is exact for integers, whatever the order of the sums.
 
-Sparse has no model here: Lava's own takes 1 ns a weight in compiled code for graded spikes (1.7 million weights:
-0.8 ms), and reading the columns of the spiking inputs alone took twice as long at 20 % activity.
+Sparse has no model here, and no network of this package has one: for graded spikes Lava's own takes half a nanosecond a
+weight in compiled code, and reading the columns of the spiking inputs alone took twice as long at 20 % activity. (For
+unary spikes it takes seven times as long as for graded ones: `num_message_bits=8` is the remedy.)
 """
 
 from __future__ import annotations
