@@ -368,3 +368,21 @@ def test_schedules_out_of_range_are_refused(changes, error, message):
 def test_modes_and_periods(burst, released, mode):
     schedule = WakeSleepSchedule(3, 4, burst, released)
     assert (schedule.mode, schedule.period) == (mode, 7)
+
+
+def test_an_array_is_copied_unless_nobody_can_write_to_it():
+    kept = np.ones((2, 3), np.int32)
+    kept.setflags(write=False)
+    assert Dense("input", kept).weight is kept
+    assert dataclasses.replace(Dense("input", kept), source="other").weight is kept
+
+    owner = np.ones((2, 3), np.int32)
+    view = owner[:]
+    view.setflags(write=False)
+    found = [Dense("input", owner).weight, Dense("input", view).weight]
+    owner[0, 0] = 7
+    assert all((weight == 1).all() and not weight.flags.writeable for weight in found)
+
+    turned = np.asfortranarray(np.ones((2, 3), np.int32))
+    turned.setflags(write=False)
+    assert Dense("input", turned).weight.flags.c_contiguous

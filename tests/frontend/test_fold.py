@@ -102,6 +102,14 @@ REWRITES = {
         [Normalize([0.3, 0.5, 0.7], [0.2, 0.3, 2.0]), nn.Conv2d(3, 4, (3, 2), **CONV), act()],
         ["conv"],
     ),
+    "conv, dilated conv": (
+        [nn.Conv2d(3, 4, 2, dilation=(2, 1)), nn.Conv2d(4, 5, 2, stride=2, dilation=(1, 2)), act()],
+        ["conv"],
+    ),
+    "depthwise dilated conv, conv": (
+        [nn.Conv2d(3, 3, 2, dilation=(1, 2), groups=3), nn.Conv2d(3, 4, (2, 1)), act()],
+        ["conv"],
+    ),
     "normalize, bn, conv": (
         [Normalize(0.4, 0.3), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 3, padding=1), act()],
         ["conv"],
