@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from lava_casc.linear import apply, exact_dtype, max_pool
+from lava_casc.dynamics.batch import batches
+from lava_casc.linear import apply, effective_weight, exact_dtype, max_pool
 from lava_casc.network import IntegerNetwork, MaxPool, Readout, per_neuron
-from lava_casc.reference.batch import batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ def forward(network: IntegerNetwork, images: ArrayLike, batch_size: int | None =
     images : (N, ...) array of integers
         Within the input's range; `IntegerNetwork.encode` is applied to them. (N, P, ...) for a recurrent network.
     batch_size : int, optional
-        Samples computed at a time; by default as many as memory allows, see `lava_casc.reference.batch`.
+        Samples computed at a time; by default as many as memory allows, see `lava_casc.dynamics.batch`.
 
     Raises
     ------
@@ -48,48 +48,65 @@ def forward(network: IntegerNetwork, images: ArrayLike, batch_size: int | None =
         The images do not fit the network's input.
     """
     images = network.encode(images)
-    parts = [_sequence(network, images[part]) for part in batches(network, len(images), batch_size, most=256)]
+    passing = _Pass(network)
+    parts = [passing.sequence(images[part]) for part in batches(network, len(images), batch_size, most=256)]
     counts = {layer.name: np.concatenate([found.counts[layer.name] for found in parts]) for layer in network.spiking}
     return Activations(counts, np.concatenate([found.logits for found in parts]))
 
 
-def _sequence(network: IntegerNetwork, images: NDArray[np.int64]) -> Activations:
-    """Compute one phase after the other, each from the counts of the one before."""
-    if not network.is_recurrent:
-        return _forward(network, images, {})
-    phases: list[Activations] = []
-    held = {m.name: np.zeros((len(images), *m.shape), np.int64) for m in network.memories}
-    for phase in range(images.shape[1]):
-        phases.append(_forward(network, images[:, phase], held))
-        held = {memory.name: phases[-1].counts[memory.source] for memory in network.memories}
-    counts = {name: np.stack([found.counts[name] for found in phases], 1) for name in phases[0].counts}
-    return Activations(counts, sum((found.logits for found in phases[1:]), phases[0].logits))
+class _Pass:
+    """The tensors of a network, made once, and the pass through its layers."""
 
+    def __init__(self, network: IntegerNetwork) -> None:
+        self.network = network
+        self.weights = {
+            (layer.name, i): effective_weight(synapse, exact_dtype(network.magnitudes[layer.name]))
+            for layer in network.computed
+            if not isinstance(layer, MaxPool)
+            for i, synapse in enumerate(layer.synapses)
+        }
 
-def _forward(network: IntegerNetwork, images: NDArray[np.int64], held: dict[str, NDArray[np.int64]]) -> Activations:
-    entries = {network.input.name: network.input.injected(images), **held}
-    values = {name: torch.as_tensor(entry) for name, entry in entries.items()}
-    for layer in network.computed:
-        name = layer.name
-        if isinstance(layer, MaxPool):
-            counts = values[layer.source]
-            values[name] = max_pool(layer, counts.to(exact_dtype(network.peaks[name]))).to(counts.dtype)
-            continue
-        shape, magnitude = network.shapes[name], network.magnitudes[name]
-        # Both types hold every partial sum exactly: `magnitudes` proves it.
-        real, integer = exact_dtype(magnitude), torch.int32 if magnitude < 1 << 31 else torch.int64
-        currents = (apply(synapse, values[synapse.source].to(real)).to(integer) for synapse in layer.synapses)
-        received = sum(currents, _tensor(layer.bias, shape, integer))
-        if not isinstance(layer, Readout):
-            received = received + _tensor(layer.initial, shape, integer)
-            threshold = _tensor(layer.threshold, shape, integer)
-            received = torch.div(received, threshold, rounding_mode="floor").clamp(0, layer.levels)
-        values[name] = received
-    found = {name: value.to(torch.int64).numpy() for name, value in values.items()}
-    logits = np.concatenate(
-        [found[r.name].reshape(len(images), math.prod(network.shapes[r.name])) for r in network.readouts], 1
-    )
-    return Activations({layer.name: found[layer.name] for layer in network.spiking}, logits)
+    def sequence(self, images: NDArray[np.int64]) -> Activations:
+        """Compute one phase after the other, each from the counts of the one before."""
+        network = self.network
+        if not network.is_recurrent:
+            return self.once(images, {})
+        phases: list[Activations] = []
+        held = {m.name: np.zeros((len(images), *m.shape), np.int64) for m in network.memories}
+        for phase in range(images.shape[1]):
+            phases.append(self.once(images[:, phase], held))
+            held = {memory.name: phases[-1].counts[memory.source] for memory in network.memories}
+        counts = {name: np.stack([found.counts[name] for found in phases], 1) for name in phases[0].counts}
+        return Activations(counts, sum((found.logits for found in phases[1:]), phases[0].logits))
+
+    def once(self, images: NDArray[np.int64], held: dict[str, NDArray[np.int64]]) -> Activations:
+        """Compute every layer, given what the memories hold."""
+        network = self.network
+        entries = {network.input.name: network.input.injected(images), **held}
+        values = {name: torch.as_tensor(entry) for name, entry in entries.items()}
+        for layer in network.computed:
+            name = layer.name
+            if isinstance(layer, MaxPool):
+                counts = values[layer.source]
+                values[name] = max_pool(layer, counts.to(exact_dtype(network.peaks[name]))).to(counts.dtype)
+                continue
+            shape, magnitude = network.shapes[name], network.magnitudes[name]
+            # Both types hold every partial sum exactly: `magnitudes` proves it.
+            real, integer = exact_dtype(magnitude), torch.int32 if magnitude < 1 << 31 else torch.int64
+            received = _tensor(layer.bias, shape, integer)
+            for i, synapse in enumerate(layer.synapses):
+                current = apply(synapse, values[synapse.source].to(real), self.weights[name, i])
+                received = received + current.to(integer)
+            if not isinstance(layer, Readout):
+                received = received + _tensor(layer.initial, shape, integer)
+                threshold = _tensor(layer.threshold, shape, integer)
+                received = torch.div(received, threshold, rounding_mode="floor").clamp(0, layer.levels)
+            values[name] = received
+        found = {name: value.to(torch.int64).numpy() for name, value in values.items()}
+        logits = np.concatenate(
+            [found[r.name].reshape(len(images), math.prod(network.shapes[r.name])) for r in network.readouts], 1
+        )
+        return Activations({layer.name: found[layer.name] for layer in network.spiking}, logits)
 
 
 def _tensor(values: NDArray[np.int64], shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

@@ -8,11 +8,11 @@ from naive import Wiring
 from random_networks import random_images, random_network
 from spine import dense_network, neuron, same, schedules
 
+from lava_casc.dynamics.batch import batches
 from lava_casc.errors import DataError, RangeError
 from lava_casc.network import Conv, Input, IntegerNetwork, Neurons, Readout
 from lava_casc.record import SpikeRecord
 from lava_casc.reference import forward, simulate
-from lava_casc.reference.batch import batches
 from lava_casc.schedule import WakeSleepSchedule
 
 KINDS = ("counts", "messages", "spikes", "potentials", "synops")
@@ -177,7 +177,7 @@ def test_a_batch_holds_as_many_samples_as_memory_allows(monkeypatch):
     network = dense_network()
     neurons = sum(int(np.prod(shape)) for shape in network.shapes.values())
     for budget, sizes in ((1, [1] * 5), (2 * neurons, [2, 2, 1]), (1 << 24, [4, 1])):
-        monkeypatch.setattr("lava_casc.reference.batch.BATCH_NEURONS", budget)
+        monkeypatch.setattr("lava_casc.dynamics.batch.BATCH_NEURONS", budget)
         parts = batches(network, 5, None, most=4)
         assert [len(range(5)[part]) for part in parts] == sizes
     assert [len(range(0)[part]) for part in batches(network, 0, None, most=4)] == [0]

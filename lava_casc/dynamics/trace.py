@@ -1,0 +1,109 @@
+"""What is written down while a batch runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lava_casc.dynamics.layers import Change, channels_first
+from lava_casc.linear import apply
+from lava_casc.network import Entry, IntegerNetwork, Neurons, Synapse
+
+#: What a record keeps by layer and step.
+BY_STEP = ("messages", "spikes", "potentials")
+
+
+class Trace:
+    """The activity of every sample, and whatever else is wanted of every layer.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    period : int
+    n : int
+        Samples in the batch.
+    wanted : collection of {"messages", "spikes", "potentials", "synops"}
+    fan_out : dict of str to tensor, optional
+        As `fan_outs` returns it; for the synaptic operations.
+
+    Attributes
+    ----------
+    active : (N, period) ndarray of bool
+        Whether any neuron of a sample spoke in a step, the entries aside.
+    kept : dict of str to dict of str to ndarray
+        By kind and layer, in the shapes of `SpikeRecord`.
+    """
+
+    def __init__(
+        self,
+        network: IntegerNetwork,
+        period: int,
+        n: int,
+        wanted: Collection[str],
+        fan_out: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        self.network, self.wanted, self.fan_out = network, frozenset(wanted), fan_out or {}
+        self.active = np.zeros((n, period), bool)
+        self.kept: dict[str, dict[str, NDArray]] = {kind: {} for kind in (*BY_STEP, "synops")}
+        for layer in (*network.entries, *network.spiking):
+            shape = network.shapes[layer.name]
+            if "messages" in self.wanted:
+                self.kept["messages"][layer.name] = np.zeros((n, period), np.int64)
+            if "spikes" in self.wanted:
+                self.kept["spikes"][layer.name] = np.zeros((n, period, *shape), np.int64)
+            if "potentials" in self.wanted and isinstance(layer, Neurons):
+                self.kept["potentials"][layer.name] = np.zeros((n, period, *shape), np.int64)
+            if "synops" in self.wanted:
+                self.kept["synops"][layer.name] = np.zeros(n, np.int64)
+
+    def note(self, name: str, change: Change) -> None:
+        """Write down what a layer says in a step."""
+        rows = as_array(change.rows)
+        if not isinstance(self.network[name], Entry):
+            self.active[rows, change.step - 1] = True
+        if "spikes" in self.wanted:
+            self.kept["spikes"][name][rows, change.step - 1] = as_array(channels_first(change.spikes))
+        if not self.wanted & {"messages", "synops"}:
+            return
+        spoke = change.spikes != 0
+        if "messages" in self.wanted:
+            self.kept["messages"][name][rows, change.step - 1] = as_array(spoke.flatten(1).sum(1))
+        if "synops" in self.wanted:
+            reached = channels_first(spoke) * self.fan_out[name].to(spoke.device)
+            self.kept["synops"][name][rows] += as_array(reached.flatten(1).sum(1))
+
+    def potential(self, name: str, step: int, values: torch.Tensor) -> None:
+        """Write down the potentials after a step."""
+        self.kept["potentials"][name][:, step - 1] = as_array(channels_first(values))
+
+    @property
+    def last_spike(self) -> NDArray[np.int64]:
+        """The last step in which any neuron of a sample spoke, 0 where none did."""
+        period = self.active.shape[1]
+        return np.where(self.active.any(1), period - self.active[:, ::-1].argmax(1), 0)
+
+
+def fan_outs(network: IntegerNetwork) -> dict[str, torch.Tensor]:
+    """Return the fan-out of every neuron of every layer, over all readers: int64, of the layer's shape."""
+    found = {name: torch.zeros(shape, dtype=torch.int64) for name, shape in network.shapes.items()}
+    for layer in network:
+        for synapse in getattr(layer, "synapses", ()):
+            found[synapse.source] += fan_out(synapse, network.shapes[synapse.source])
+    return found
+
+
+def fan_out(synapse: Synapse, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return the number of targets with a non-zero weight of every source neuron, borders included: int64, `shape`."""
+    with torch.inference_mode(False), torch.enable_grad():
+        ones = torch.ones(1, *shape, dtype=torch.float64, requires_grad=True)
+        connected = torch.as_tensor((synapse.weight != 0).astype(np.float64))
+        (gradient,) = torch.autograd.grad(apply(synapse, ones, connected).sum(), ones)
+    return gradient[0].to(torch.int64)
+
+
+def as_array(tensor: torch.Tensor) -> NDArray[np.int64]:
+    """Return a copy as int64 of its own, in C order."""
+    return tensor.to("cpu", torch.int64, copy=True).contiguous().numpy()
