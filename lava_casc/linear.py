@@ -19,8 +19,8 @@ def effective_weight(
     synapse: Synapse, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
     """Return ``weight * 2**exponent`` as a tensor; exact, because a power of two only shifts."""
-    weight = torch.tensor(synapse.weight, dtype=torch.float64) * 2.0**synapse.exponent
-    return weight.to(dtype=dtype, device=device)
+    weight = torch.tensor(synapse.weight, dtype=dtype, device=device)
+    return weight * 2.0**synapse.exponent if synapse.exponent else weight
 
 
 def apply(synapse: Synapse, x: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
