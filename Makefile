@@ -1,7 +1,7 @@
-# The first use of demo, test, verify or lint installs everything that requirements.lock names into .venv;
+# The first use of demo, test, verify, bench or lint installs everything that requirements.lock names into .venv;
 # after that nothing is installed again until the lock, pyproject.toml or .ci/setup changes.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-torch verify lint lock clean
+.PHONY: help demo test test-torch verify bench lint lock clean
 
 PYTHON := .venv/bin/python
 
@@ -25,6 +25,11 @@ test-torch: .venv-torch/ready  ## the tests outside of Lava, with Python 3.11 or
 
 verify: .venv/ready  ## every test, the long exactness runs too
 	@$(PYTHON) -m pytest $(TWO) -m "slow or not slow"
+
+# BENCH holds more options, such as --page docs/performance.md; see benchmarks/run.py --help.
+bench: .venv/ready  ## how fast everything is, side by side with what else there is, in ten minutes
+	@mkdir -p out
+	@$(PYTHON) benchmarks/run.py --json out/bench.json $(BENCH)
 
 lint: .venv/ready  ## style, format and types
 	@$(PYTHON) -m ruff check --output-format concise
