@@ -128,6 +128,7 @@ class _Watched(Plan):
     def __init__(self, network, schedule):
         super().__init__(network, schedule)
         self.rows = {name: [0] * len(operators) for name, operators in self.operators.items()}
+        self.sizes = {name: [] for name in self.operators}
         self.steps = {name: [] for name in network.shapes}
         self.operators = {
             name: tuple(self._watch(name, i, operator) for i, operator in enumerate(operators))
@@ -136,8 +137,10 @@ class _Watched(Plan):
 
     def _watch(self, name, i, operator):
         def counted(counts):
+            found = operator(counts)
             self.rows[name][i] += len(counts)
-            return operator(counts)
+            self.sizes[name].append((len(counts), found.numel()))
+            return found
 
         return counted
 
@@ -208,6 +211,24 @@ def test_layers_at_rest_are_left_alone(make, loop):
             assert plan.steps[layer.name] == sorted(busy), (seed, layer.name)
             rested += schedule.period - len(busy)
     assert rested > 500
+
+
+@pytest.mark.parametrize("chunk", [1, 300, simulator.CHUNK])
+def test_many_steps_are_computed_together_but_no_more_than_a_chunk(monkeypatch, chunk):
+    monkeypatch.setattr(simulator, "CHUNK", chunk)
+    together = 0
+    for seed, _, network, images in _cases(range(12), random_graph):
+        schedule = schedules(network)[seed % 3]
+        record = simulator.simulate(network, images, schedule, record=KINDS)
+        assert _different(_stepped(network, images, schedule), record) == [], seed
+        plan = _Watched(network, schedule)
+        _layer_by_layer(plan, network.encode(images))
+        for layer in network.spiking:
+            assert all(rows <= len(images) or size <= chunk for rows, size in plan.sizes[layer.name]), seed
+            together += sum(rows > len(images) for rows, _ in plan.sizes[layer.name])
+            if chunk > 300:  # the first to see how large they are, and the rest
+                assert len(plan.sizes[layer.name]) <= 2 * len(layer.sources), seed
+    assert (together > 10) == (chunk > 1)
 
 
 def _busy(plan, layer, spoke):
