@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from engines import lava_batches
-from measuring import MS, Row, calibrated, cores, images, medians, on_threads, parser
+from measuring import MS, Row, calibrated, cores, fastest, images, medians, on_threads, parser
 from torch import nn
 
 #: What grows, over which values, and how its panel is called.
@@ -59,17 +59,17 @@ def measure(quick: bool = False, rounds: int = 3) -> list[Row]:
 
     ``fused_ms`` is None where Lava is not installed.
     """
+    rounds = 1 if quick else rounds
+    threads = _threads(quick)
     points = [(panel, x) for panel, (_, xs) in PANELS.items() for x in (xs[:1] if quick else xs)]
-    return [_point(panel, x, {**USUAL, panel: x}, quick, 1 if quick else rounds) for panel, x in points]
+    return [_point(panel, x, {**USUAL, panel: x}, quick, rounds, threads) for panel, x in points]
 
 
-def _point(panel: str, x: int, sizes: dict[str, int], quick: bool, rounds: int) -> Row:
+def _point(panel: str, x: int, sizes: dict[str, int], quick: bool, rounds: int, threads: int) -> Row:
     import lava_casc
     from lava_casc.schedule import WakeSleepSchedule
 
-    size, channels = (8, 4) if quick else (SIZE, CHANNELS)
-    network = lava_casc.convert(_network(sizes["depth"], sizes["levels"], channels, size), (3, size, size))
-    samples = images(sizes["batch"], size=size)
+    network, samples = _network(sizes, quick)
     truth, schedule = lava_casc.forward(network, samples).logits, network.schedule()
     if sizes["steps"]:
         schedule = WakeSleepSchedule(schedule.wake_steps, sizes["steps"] - schedule.wake_steps)
@@ -79,7 +79,7 @@ def _point(panel: str, x: int, sizes: dict[str, int], quick: bool, rounds: int) 
     def simulated() -> None:
         found.append(lava_casc.simulate(network, samples, schedule, record=()).logits)
 
-    took = medians({"warm": simulated, "simulated": on_threads(cores(), simulated)}, rounds)["simulated"]
+    took = medians({"simulated": on_threads(threads, simulated)}, rounds)["simulated"]
     fused = None
     if find_spec("lava") is not None and not (quick and panel != "steps"):
         # A fixed period, where that is what grows.
@@ -100,29 +100,48 @@ def _point(panel: str, x: int, sizes: dict[str, int], quick: bool, rounds: int) 
     }
 
 
-def _network(depth: int, levels: int, channels: int, size: int) -> nn.Module:
+def _threads(quick: bool) -> int:
+    """Return with how many threads of torch the reference simulator is fastest here."""
+    import lava_casc
+
+    network, samples = _network(USUAL, quick)
+    return int(
+        fastest(
+            {
+                str(k): on_threads(k, lambda: lava_casc.simulate(network, samples, record=()))
+                for k in range(1, cores() + 1)
+            }
+        )
+    )
+
+
+def _network(sizes: dict[str, int], quick: bool) -> tuple[Any, np.ndarray]:
+    """Return an integer network and its samples."""
+    import lava_casc
     from lava_casc.frontend import CQReLU
 
+    size, channels = (8, 4) if quick else (SIZE, CHANNELS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layers: list[nn.Module] = []
-        for i in range(depth):
+        for i in range(sizes["depth"]):
             layers += [nn.Conv2d(channels if i else 3, channels, 3, padding=1), nn.BatchNorm2d(channels)]
-            layers += [CQReLU(levels)]
+            layers += [CQReLU(sizes["levels"])]
         layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10)]
-        return calibrated(nn.Sequential(*layers), images(64, seed=0, size=size))
+        model = calibrated(nn.Sequential(*layers), images(64, seed=0, size=size))
+    return lava_casc.convert(model, (3, size, size)), images(sizes["batch"], size=size)
 
 
 def draw(rows: list[Row], path: Path) -> None:
     """Draw a panel for each thing that grows, milliseconds a sample over it, both logarithmic."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
     from lava_casc.report import save_figure
     from lava_casc.report.raster import FAINT, INK, NEGATIVE, POSITIVE, RULE, SMALL, TINY
 
-    figure = Figure(figsize=(7.0, 4.4), facecolor="white", layout="constrained")
+    figure = Figure(figsize=(6.4, 4.0), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     shared: Any = None
     for place, (panel, (name, _)) in zip(figure.subplots(2, 2, sharey=True).flat, PANELS.items(), strict=True):
@@ -136,11 +155,12 @@ def draw(rows: list[Row], path: Path) -> None:
         place.set_yscale("log")
         place.set_xticks(at, [str(x) for x in at])
         place.xaxis.set_minor_locator(NullLocator())
+        place.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        place.yaxis.set_minor_locator(NullLocator())
         place.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        place.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
         place.set_title(name, fontsize=SMALL, color=INK, loc="left")
-        place.tick_params(which="both", labelsize=TINY, labelcolor=INK, color=RULE)
-        place.grid(axis="y", which="both", color=RULE, linewidth=0.4)
+        place.tick_params(labelsize=TINY, labelcolor=INK, color=RULE)
+        place.grid(axis="y", color=RULE, linewidth=0.4)
         place.spines[["top", "right"]].set_visible(False)
         place.spines[:].set_color(RULE)
         shared = shared or place

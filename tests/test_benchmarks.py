@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
@@ -150,6 +151,20 @@ def test_wrong_answers_are_found(load: Load, monkeypatch: pytest.MonkeyPatch) ->
     rows = simulator.ways(network, samples, network.schedule(), wrong, 1, 1)
     assert rows
     assert all(row["equal"] is False and row["note"].startswith("THE RESULTS DIFFER") for row in rows)
+
+
+def test_wrong_steps_are_found(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines, forward = load("engines"), lava_casc.forward
+
+    def off_by_one(*given: Any) -> Any:
+        truth = forward(*given)
+        return dataclasses.replace(truth, logits=truth.logits + 1)
+
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    monkeypatch.setattr(lava_casc, "forward", off_by_one)
+    rows = [row for row in engines.against_floor(True, 1) if row["equal"] is not None]
+    assert rows
+    assert all(row["equal"] is False and not row["met"] for row in rows)
 
 
 def test_all_weights_are_copied(load: Load) -> None:
