@@ -86,7 +86,7 @@ def measure(quick: bool = False, rounds: int = 3, casc: Path | None = None, spik
     unary = network.schedule()
     schedule = WakeSleepSchedule(unary.wake_steps, max(int(last) + 1, network.last_event(unary)) - unary.wake_steps)
     steps = schedule.period
-    about = f"T = {steps}, {n} samples"
+    about = f"T = {steps}, {n} samples, torch {torch.__version__}"
 
     same = {"equal": True}
 

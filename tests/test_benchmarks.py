@@ -193,6 +193,7 @@ def test_run_writes_table_picture_and_page(load: Load, tmp_path: Path, monkeypat
     assert text.endswith(f"\n\n{run.END}\nafter\n")
     assert "old" not in text
     assert "torch" in text
+    assert "NOT A MEASUREMENT --quick" in text
     assert (tmp_path / run.PICTURE).read_bytes().startswith(b"\x89PNG")
     found = json.loads(results.read_text())
     assert {row["panel"] for row in found["results"]["growth"]} == {"batch", "depth", "levels", "steps"}
