@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import platform
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -42,6 +44,9 @@ class Product:
     device : torch.device or str
     kind : str, optional
         By default the fastest kind that is exact and available.
+    blocks : bool
+        Whether blocks of equal weights, which the folding of an average pool leaves behind, are applied to sums of
+        counts: for windows of 2x2 a fourth of the products.
     gathers : bool, optional
         Whether to convolve by windows and a matrix product; by default on every device but the processor.
 
@@ -61,10 +66,20 @@ class Product:
         device: torch.device | str = "cpu",
         kind: str | None = None,
         gathers: bool | None = None,
+        blocks: bool = True,
     ) -> None:
+        self.block = block_of(synapse) if blocks else 1
+        if self.block > 1:
+            self.window = synapse.output_shape(shape)[1:]
+            synapse, shape = _of_blocks(synapse, shape, self.block)
+            low, high = low * self.block**2, high * self.block**2
+        self.sums = torch.uint8 if low >= 0 and high <= COUNT_LIMIT else torch.int64
         self.synapse, self.shape, self.device = synapse, shape, torch.device(device)
         self.image = isinstance(synapse, Conv)
-        self.gathers = self.device.type != "cpu" if gathers is None else gathers
+        if gathers is None:
+            # Without oneDNN torch would choose NNPACK, which convolves by Winograd or Fourier transform.
+            gathers = self.device.type != "cpu" or not torch.backends.mkldnn.is_available()
+        self.gathers = gathers
         self._prepare(kind or kinds(synapse, low, high, self.device)[0])
         if self.kind == "int8" and kind is None and not self._is_right(high):
             self._prepare("float32")
@@ -88,11 +103,11 @@ class Product:
 
     def _is_right(self, high: int) -> bool:
         """Return whether 8 bits give what float32 gives, once: the proof is about numbers, this about the library."""
-        exact = Product(self.synapse, self.shape, 0, high, self.device, "float32")
+        exact = Product(self.synapse, self.shape, 0, high, self.device, "float32", blocks=False)
         shape = (*self.shape[1:], self.shape[0]) if self.image else self.shape
         counts = torch.arange(2 * int(np.prod(shape)), dtype=torch.int64).reshape(2, *shape) % (high + 1)
         counts = counts.to(torch.uint8)
-        return torch.equal(self(counts), exact(counts))
+        return torch.equal(self._apply(counts), exact(counts))
 
     def __call__(self, counts: torch.Tensor) -> torch.Tensor:
         """Return the current (K, H', W', O) or (K, O) that `counts` cause, integers in a floating-point type.
@@ -102,6 +117,13 @@ class Product:
         counts : integer tensor
             (K, H, W, C) or (K, N), contiguous.
         """
+        if self.block == 1:
+            return self._apply(counts)
+        height, width = self.window
+        found = self._apply(_sums(counts, self.block, self.sums))[:, :height, :width]
+        return found.contiguous()
+
+    def _apply(self, counts: torch.Tensor) -> torch.Tensor:
         if not self.image:
             counts = counts.flatten(1)
         if self.kind == "int8":
@@ -158,6 +180,42 @@ class Product:
         with torch.autocast(x.device.type, enabled=False):
             found = columns @ weight  # (G, N * H' * W', O / G)
         return found.transpose(0, 1).reshape(len(x), height, width, out).contiguous()
+
+
+def block_of(synapse: Synapse) -> int:
+    """Return the greatest k for which a convolution has equal weights within k x k blocks that no window divides."""
+    if not isinstance(synapse, Conv) or synapse.dilation != (1, 1):
+        return 1
+    weight = synapse.weight
+    common = math.gcd(*weight.shape[2:], *synapse.stride, *synapse.padding)
+    for k in range(common, 1, -1):
+        corners = weight[:, :, ::k, ::k].repeat(k, 2).repeat(k, 3) if common % k == 0 else None
+        if corners is not None and np.array_equal(corners, weight):
+            return k
+    return 1
+
+
+def _of_blocks(synapse: Synapse, shape: Shape, k: int) -> tuple[Conv, Shape]:
+    """Return the convolution that does the same to the sums of k x k blocks, and their shape."""
+    assert isinstance(synapse, Conv)
+    (sh, sw), (ph, pw) = synapse.stride, synapse.padding
+    reduced = replace(
+        synapse, weight=synapse.weight[:, :, ::k, ::k], stride=(sh // k, sw // k), padding=(ph // k, pw // k)
+    )
+    return reduced, (shape[0], -(-shape[1] // k), -(-shape[2] // k))
+
+
+def _sums(counts: torch.Tensor, k: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return the sums of k x k blocks of (K, H, W, C); what a block lacks at the border is 0."""
+    high, wide = (-n % k for n in counts.shape[1:3])
+    if high or wide:
+        counts = F.pad(counts, (0, 0, 0, wide, 0, high))
+    found = counts[:, ::k, ::k].to(dtype, copy=True)
+    for y in range(k):
+        for x in range(k):
+            if y or x:
+                found += counts[:, y::k, x::k].to(dtype)
+    return found
 
 
 def kinds(synapse: Synapse, low: int, high: int, device: torch.device) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lava_casc.dynamics import Change, Plan, Trace, as_array, channels_first, channels_last, fan_outs
 from lava_casc.dynamics.batch import batches
+from lava_casc.dynamics.crew import SHARE
 from lava_casc.dynamics.trace import BY_STEP
 from lava_casc.network import Entry, IntegerNetwork, MaxPool, Neurons
 from lava_casc.record import SpikeRecord
@@ -66,13 +69,41 @@ def simulate(
         raise ValueError(f"record knows counts, messages, spikes, potentials and synops, not {sorted(unknown)[0]!r}")
     images = network.encode(images)
     runner = _Runner(Plan(network, schedule, device), wanted)
-    parts = []
-    with torch.inference_mode():
-        for part in batches(network, len(images), batch_size, most=256):
-            parts.append(runner.run(images[part]))
-            if progress is not None:
-                progress(min(part.stop, len(images)))
-    return _join(parts)
+    parts = batches(network, len(images), batch_size, most=256)
+    threads = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
+    if batch_size is None and threads > 1:
+        parts = _shares(network, len(images), parts[0].stop, threads)
+    found = []
+    for part, record_of_part in zip(parts, _in_threads(runner.run, [images[p] for p in parts], threads), strict=True):
+        found.append(record_of_part)
+        if progress is not None:
+            progress(min(part.stop, len(images)))
+    return _join(found)
+
+
+def _shares(network: IntegerNetwork, samples: int, together: int, threads: int) -> list[slice]:
+    """Return batches such that each thread has its own, and all of them together take no more memory than one would."""
+    neurons = sum(math.prod(shape) for shape in network.shapes.values())
+    worthwhile = min(threads, max(1, samples * neurons // SHARE))
+    return batches(network, samples, max(1, min(-(-together // worthwhile), -(-samples // worthwhile))), most=1)
+
+
+def _in_threads(
+    run: Callable[[NDArray[np.int64]], SpikeRecord], parts: list[NDArray[np.int64]], threads: int
+) -> Iterator[SpikeRecord]:
+    """Yield what `run` returns for each part, in their order.
+
+    A thread computes a part alone: torch's own threads wait for each other at every operation, which takes ten times as
+    long where another program keeps a processor busy.
+    """
+    if threads == 1 or len(parts) == 1:
+        yield from map(run, parts)
+        return
+    try:
+        with ThreadPoolExecutor(min(threads, len(parts)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(run, parts)
+    finally:
+        torch.set_num_threads(threads)
 
 
 #: What a record keeps by layer.
@@ -90,6 +121,7 @@ class _Runner:
         self.readers = {name: sum(name in each for each in sources) for name in self.network.shapes}
         self.read_out = {source for readout in self.network.readouts for source in readout.sources}
 
+    @torch.inference_mode()
     def run(self, images: NDArray[np.int64]) -> SpikeRecord:
         """Simulate one batch, phase after phase where the network is recurrent."""
         network = self.network

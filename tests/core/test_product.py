@@ -262,3 +262,62 @@ def test_a_gpu_gives_the_same_sums(make):
         assert operator.kind == kinds(synapse, low, high, torch.device("cuda"))[0] != "int8"
         found = operator(_as_given(counts).cuda()).cpu()
         assert torch.equal(found.double(), _expected(synapse, counts)), seed
+
+
+def _blocky(rng):
+    """Return a convolution with equal weights within k x k blocks, as a folded average pool leaves it, and k."""
+    while True:
+        synapse, shape = _conv(rng)
+        k = int(rng.integers(2, 4))
+        weight = _weighted(rng, synapse, int(rng.choice([7, 31, 127]))).weight.repeat(k, 2).repeat(k, 3)
+        stride, padding = (tuple(k * v for v in pair) for pair in (synapse.stride, synapse.padding))
+        shape = (shape[0], *(k * n + int(rng.integers(k)) for n in shape[1:]))
+        synapse = dataclasses.replace(
+            synapse, weight=weight, stride=stride, padding=padding, dilation=(1, 1), exponent=int(rng.integers(3))
+        )
+        try:
+            synapse.output_shape(shape)
+        except InvalidNetworkError:
+            continue
+        return synapse, shape, k
+
+
+@pytest.mark.parametrize("gathers", [False, True])
+def test_blocks_of_equal_weights_are_applied_to_sums(gathers):
+    kinds_seen = set()
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        synapse, shape, k = _blocky(rng)
+        high = int(rng.choice([1, 8, 14, 28, 127, 255]))
+        counts = _counts(rng, int(rng.integers(1, 5)), shape, 0, high)
+        operator = Product(synapse, shape, 0, high, gathers=gathers)
+        assert operator.block % k == 0
+        kinds_seen.add(operator.kind)
+        assert not _wrong(operator, counts, _expected(synapse, counts)), seed
+        assert not _wrong(Product(synapse, shape, 0, high, blocks=False), counts, _expected(synapse, counts)), seed
+        negative = Product(synapse, shape, -high, high, gathers=gathers)
+        assert not _wrong(negative, -counts, _expected(synapse, -counts)), seed
+    assert kinds_seen >= ({"int8", "float32"} if has_int8() else {"float32"})
+
+
+def test_blocks_that_a_window_divides_or_that_differ_are_no_blocks():
+    weight = np.arange(4, dtype=np.int32).reshape(1, 1, 2, 2).repeat(2, 2).repeat(2, 3)
+    whole = Conv("source", weight, (2, 4), (2, 0))
+    assert product.block_of(whole) == 2
+    for change in ({"stride": (1, 2)}, {"padding": (1, 0)}, {"dilation": (2, 1)}):
+        assert product.block_of(dataclasses.replace(whole, **change)) == 1
+    for place in np.ndindex(weight.shape):
+        other = weight.copy()
+        other[place] += 1
+        assert product.block_of(dataclasses.replace(whole, weight=other)) == 1
+    assert product.block_of(Dense("source", np.ones((2, 4), np.int32))) == 1
+
+
+@pytest.mark.parametrize("n", [1, 4, 37])
+def test_a_single_channel_is_convolved_right(n):
+    """With the strides that such an image has when its channels come last, oneDNN was seen to give wrong sums."""
+    rng = np.random.default_rng(0)
+    synapse = Conv("source", rng.integers(2, 16, (2, 1, 4, 4)).astype(np.int32), (1, 2), (0, 1))
+    counts = rng.integers(0, 5, (n, 1, 5, 2))
+    for kind in ("float32", "float64"):
+        assert not _wrong(Product(synapse, (1, 5, 2), 0, 4, kind=kind), counts, _expected(synapse, counts), torch.int8)

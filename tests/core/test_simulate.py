@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
+
 import numpy as np
 import pytest
+import torch
 from naive import Wiring
 from random_networks import random_images, random_network
 from spine import dense_network, neuron, same, schedules
@@ -15,6 +19,8 @@ from lava_casc.record import SpikeRecord
 from lava_casc.reference import forward, simulate
 from lava_casc.schedule import WakeSleepSchedule
 
+#: The package gives the function the name of its module.
+simulator = importlib.import_module("lava_casc.reference.simulate")
 KINDS = ("counts", "messages", "spikes", "potentials", "synops")
 
 
@@ -181,3 +187,48 @@ def test_a_batch_holds_as_many_samples_as_memory_allows(monkeypatch):
         parts = batches(network, 5, None, most=4)
         assert [len(range(5)[part]) for part in parts] == sizes
     assert [len(range(0)[part]) for part in batches(network, 0, None, most=4)] == [0]
+
+
+@pytest.mark.parametrize("kinds", [(), ("counts", "messages", "spikes")])
+def test_threads_change_nothing_but_who_computes(monkeypatch, kinds):
+    network = random_network(np.random.default_rng(5))
+    images = random_images(np.random.default_rng(6), network, 11)
+    expected = simulate(network, images, record=kinds)
+    workers = set()
+    run = simulator._Runner.run
+
+    def noted(self, part):
+        workers.add(threading.get_ident())
+        return run(self, part)
+
+    monkeypatch.setattr(simulator._Runner, "run", noted)
+    monkeypatch.setattr(simulator, "SHARE", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        told: list[int] = []
+        found = simulate(network, images, record=kinds, progress=told.append)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert threading.get_ident() not in workers
+    assert told == [4, 8, 11]
+    for kind in ("logits", "certified", "last_spike"):
+        assert (getattr(found, kind) == getattr(expected, kind)).all()
+    for kind in kinds:
+        for name, values in getattr(expected, kind).items():
+            assert (getattr(found, kind)[name] == values).all()
+
+
+def test_an_error_in_a_thread_is_raised_and_the_threads_are_given_back(monkeypatch):
+    network = dense_network()
+    monkeypatch.setattr(simulator, "SHARE", 1)
+    monkeypatch.setattr(simulator._Runner, "run", lambda self, part: 1 / 0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            simulate(network, [[1], [0], [1]])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
