@@ -204,16 +204,50 @@ def test_run_options_change_the_files_schedule_and_nothing_else(folder: Path, tm
         assert json.loads(found.stdout)["schedule"] == {**asdict(expected), "mode": expected.mode}, options
 
 
+@pytest.mark.parametrize(
+    ("options", "called"),
+    [
+        pytest.param((), "lava fused fixed_pt", marks=pytest.mark.lava),
+        pytest.param(("--engine", "fused"), "lava fused fixed_pt", marks=pytest.mark.lava),
+        pytest.param(("--engine", "graph"), "lava fixed_pt", marks=pytest.mark.lava),
+        (("--engine", "reference"), "reference"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["unary", "graded"])
+def test_every_engine_gives_the_integer_networks_answer(
+    folder: Path, tmp_path: Path, mode: str, options: tuple[str, ...], called: str
+) -> None:
+    images = ("--images", folder / "images.npy", "--mode", mode)
+    found = casc("run", folder / "model.net", *images, *options, "--json", "-o", "run.json", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    result = json.loads(found.stdout)
+    assert result["engine"] == called
+    assert (result["certified_samples"], result["mismatched_logits"]) == (5, 0)
+    truth = lava_casc.forward(lava_casc.read(folder / "model.net"), np.load(folder / "images.npy"))
+    assert json.loads((tmp_path / "run.json").read_text())["logits"] == truth.logits.tolist()
+
+
 @pytest.mark.lava
-def test_run_lava_in_both_modes(folder: Path, tmp_path: Path) -> None:
-    for mode in ("unary", "graded"):
-        found = casc(
-            "run", folder / "model.net", "--images", folder / "images.npy", "--mode", mode, "--json", cwd=tmp_path
-        )
+def test_an_engine_draws_and_keeps_to_the_period(folder: Path, tmp_path: Path) -> None:
+    run = ("run", folder / "model.net", "--images", folder / "images.npy", "--fixed-period", "--json")
+    steps = {}
+    for engine in ("fused", "graph"):
+        found = casc(*run, "--engine", engine, "--picture", f"{engine}.png", cwd=tmp_path)
         assert found.returncode == 0, found.stderr
+        assert (tmp_path / f"{engine}.png").read_bytes().startswith(b"\x89PNG")
         result = json.loads(found.stdout)
-        assert result["engine"] == "lava fixed_pt"
-        assert (result["certified_samples"], result["mismatched_logits"]) == (5, 0)
+        steps[engine] = result["steps"] / (result["schedule"]["wake_steps"] + result["schedule"]["sleep_steps"])
+    assert steps == {"fused": 1, "graph": 5}, "a period for all in one batch; and for each sample"
+
+
+@pytest.mark.lava
+def test_floating_point_is_the_graphs(folder: Path, tmp_path: Path) -> None:
+    run = ("run", folder / "model.net", "--images", folder / "images.npy", "--precision", "float")
+    for options in ((), ("--engine", "fused")):
+        failed(casc(*run, *options, cwd=tmp_path), "--precision float", "Use --engine graph.")
+    found = casc(*run, "--engine", "graph", "--json", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["engine"] == "lava floating_pt"
 
 
 def test_help_has_examples(tmp_path: Path) -> None:
@@ -234,6 +268,7 @@ def test_wrong_options_are_usage_errors(folder: Path, tmp_path: Path) -> None:
         ("export",),
         ("export", "a.pt", "--weight-bits", "1"),
         ("run", "a.net", "--mode", "loud"),
+        ("run", "a.net", "--engine", "lava"),
         ("nonsense",),
     ):
         assert casc(*arguments, cwd=tmp_path).returncode == 2

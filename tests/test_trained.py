@@ -97,16 +97,21 @@ def test_the_demos_network_loses_at_most_half_a_point_to_8_bits() -> None:
     assert float((logits.argmax(1) == dataset.test_labels).mean()) >= in_float - 0.005
 
 
+#: Both engines of Lava, and what they call themselves.
+ENGINES = [("fused", "lava fused fixed_pt"), ("graph", "lava fixed_pt")]
+
+
 @pytest.mark.lava
+@pytest.mark.parametrize(("engine", "called"), ENGINES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["digits", "fashion"])
-def test_lava_equals_the_reference_spike_by_spike(name: str, mode: str) -> None:
+def test_lava_equals_the_reference_spike_by_spike(name: str, mode: str, engine: str, called: str) -> None:
     found = case(name)
     images, schedule = found.images[:4], found.network.schedule(mode)
     reference = lava_casc.simulate(found.network, images, schedule, record=("counts", "spikes"))
-    record = lava_casc.loihi.run(found.network, images, schedule, record=("counts", "spikes"))
+    record = lava_casc.loihi.run(found.network, images, schedule, record=("counts", "spikes"), engine=engine)
     check(Case(found.network, images, lava_casc.forward(found.network, images)), record, mode)
-    assert record.engine == "lava fixed_pt"
+    assert record.engine == called
     assert reference.spikes.keys() == record.spikes.keys()
     for layer, spikes in reference.spikes.items():
         assert np.array_equal(record.spikes[layer], spikes), layer
@@ -125,9 +130,12 @@ def test_every_image_is_exact_in_the_reference(name: str, images, mode: str) -> 
 @pytest.mark.lava
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("engine", "called"), ENGINES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("name", "images"), [("digits", every_digit), ("fashion", fashion_images)])
-def test_every_image_is_exact_on_lava(name: str, images, mode: str) -> None:
+def test_every_image_is_exact_on_lava(name: str, images, mode: str, engine: str, called: str) -> None:
     found = case(name, images())
     schedule = found.network.schedule(mode)
-    check(found, lava_casc.loihi.run(found.network, found.images, schedule, record=("counts",)), mode)
+    record = lava_casc.loihi.run(found.network, found.images, schedule, record=("counts",), engine=engine)
+    check(found, record, mode)
+    assert record.engine == called

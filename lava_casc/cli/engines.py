@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import lava_casc
 from lava_casc import console
 from lava_casc.cli.options import Engine, Precision
+from lava_casc.errors import DataError
 
 if TYPE_CHECKING:
     from lava_casc.network import IntegerNetwork
@@ -40,10 +41,13 @@ def run_on(
     """Return the record of a run on the engine that was asked for."""
     if engine == "reference":
         return lava_casc.simulate(integer, images, schedule, record=record, progress=bar)
+    if precision == "float" and engine == "fused":
+        raise DataError("--precision float: the fused engine computes integers. Use --engine graph.")
     return lava_casc.loihi.run(
         integer,
         images,
         schedule,
+        engine=engine,
         precision=precision,
         record=record,
         until_silent=until_silent,
@@ -53,7 +57,7 @@ def run_on(
 
 def print_not_certified(result: dict[str, Any]) -> None:
     """Say how many samples have no certificate, and why, where there are any."""
-    missing = result["samples"] - result["certified_samples"]
+    missing = result.get("simulated_samples", result["samples"]) - result["certified_samples"]
     if missing and result["engine"] == "lava floating_pt":
         console.out.print(
             "NOT CERTIFIED: silence in floating point proves nothing where a threshold is no power of two. "

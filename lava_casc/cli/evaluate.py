@@ -44,7 +44,7 @@ def evaluate(
     ] = None,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Only the first so many.")] = None,
     engine: Annotated[
-        Engine, typer.Option("--engine", help="lava is much slower, with the same result.")
+        Engine, typer.Option("--engine", help="fused and graph are Lava's simulator, and slower.")
     ] = "reference",
     mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file, or unary.")] = None,
     wake_steps: Annotated[int | None, typer.Option("--wake-steps", min=1)] = None,
@@ -81,7 +81,7 @@ def evaluate(
     else:
         integer, stored = _network_of(network, checkpoint)
     schedule = schedule_of(integer, stored, mode, wake_steps, sleep_steps)
-    size = task.samples if engine == "lava" else BATCH  # Lava compiles the network for each of its runs
+    size = BATCH if engine == "reference" else task.samples  # Lava compiles the network for each of its runs
     starts = range(0, task.samples, size)
     with console.progress(f"{engine} {schedule.mode}", task.samples) as bar:
         found = score_forms(

@@ -24,7 +24,7 @@ Download = Annotated[bool, typer.Option("--download", help="Fetch the data set i
 Mode = Literal["unary", "graded"]
 
 
-Engine = Literal["lava", "reference"]
+Engine = Literal["fused", "graph", "reference"]
 
 
 Precision = Literal["fixed", "float"]

@@ -38,9 +38,15 @@ def run(
         typer.Option("--model", help="Run on test.csv in --data-dir, in the words that this checkpoint knows."),
     ] = None,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Only the first so many.")] = None,
-    engine: Annotated[Engine, typer.Option("--engine", help="reference needs no Lava.")] = "lava",
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            "--engine",
+            help="Lava with the whole network in one process, or one for each part; reference needs no Lava.",
+        ),
+    ] = "fused",
     precision: Annotated[
-        Precision, typer.Option("--precision", help="Lava's models: fixed is what Loihi 2 computes.")
+        Precision, typer.Option("--precision", help="fixed is what Loihi 2 computes; float needs --engine graph.")
     ] = "fixed",
     mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file.")] = None,
     wake_steps: Annotated[int | None, typer.Option("--wake-steps", min=1)] = None,

@@ -16,6 +16,7 @@ from lava_casc.errors import MissingDependencyError
 _WHERE = {
     "CIF": "lava_casc.loihi.cif",
     "CIFMaxPool": "lava_casc.loihi.max_pool",
+    "SpikingNetwork": "lava_casc.loihi.network",
     "WakeSleepController": "lava_casc.loihi.controller",
     "register_netx": "lava_casc.loihi.netx",
     "fast_models": "lava_casc.loihi.runner",

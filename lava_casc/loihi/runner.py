@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,12 +12,15 @@ from lava.proc.conv.process import Conv as LavaConv
 from lava.proc.dense.process import Dense as LavaDense
 from numpy.typing import ArrayLike, NDArray
 
+from lava_casc.dynamics import batches
 from lava_casc.errors import UnsupportedModelError
 from lava_casc.hardware import Hardware, read_hardware
-from lava_casc.loihi.build import Circuit, build
+from lava_casc.loihi.build import Circuit
 from lava_casc.loihi.fast_synapse import FastConvFixed, FastConvFloat, FastDenseFixed, FastDenseFloat
 from lava_casc.loihi.layout import torch_images
-from lava_casc.loihi.readout.process import TRAILER
+from lava_casc.loihi.messages import TRAILER, Messages
+from lava_casc.loihi.network import SpikingNetwork
+from lava_casc.loihi.network.models import GraphOfNetwork, PyFusedNetwork
 from lava_casc.loihi.session import Session, tidy
 from lava_casc.network import Conv, IntegerNetwork, Neurons
 from lava_casc.ranges import check_ranges
@@ -30,7 +32,12 @@ FAST = {
     "fixed": {LavaConv: FastConvFixed, LavaDense: FastDenseFixed},
     "float": {LavaConv: FastConvFloat, LavaDense: FastDenseFloat},
 }
+ENGINES = {"fused": PyFusedNetwork, "graph": GraphOfNetwork}
 RECORDS = ("counts", "messages", "spikes")
+#: Numbers in a message to or from the fused network, at most, unless a single sample needs more.
+MESSAGE_SIZE = 1 << 24
+#: Batches that are under way or ready: as many as the pipe of the fused network holds.
+PIPE_DEPTH = 2
 #: Lava's Conv wraps what it delivers at 24 bits, whatever the target's own width.
 LAVA_BITS = 24
 #: The geometry of a convolution that Lava's own model can hold: it has 8 bits for each number.
@@ -42,15 +49,17 @@ def run(
     images: ArrayLike,
     schedule: WakeSleepSchedule | None = None,
     *,
+    engine: str = "fused",
     precision: str = "fixed",
     record: Iterable[str] = (),
     until_silent: bool = True,
     stock_synapses: bool = False,
     strict: bool = True,
     hardware: Hardware | None = None,
+    batch_size: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> SpikeRecord:
-    """Run a network as spikes on Lava's CPU simulator, sample after sample in one Lava run, phase after phase in each.
+    """Run a network as spikes on Lava's CPU simulator, all samples in one Lava run.
 
     Parameters
     ----------
@@ -60,21 +69,27 @@ def run(
         Within the input's range. (N, P, ...) for a recurrent network: sequences of P phases.
     schedule : WakeSleepSchedule, optional
         By default ``network.schedule()``: unary, with sleep enough for the proven bound.
+    engine : {"fused", "graph"}
+        The whole network in one process that takes many samples at a time; or a process for every layer and synapse and
+        one sample after the other, as on a chip. The spikes are the same, in the same steps.
     precision : {"fixed", "float"}
         Integers in registers, or float64 potentials in units of the threshold. The latter is exact only where
-        every threshold is a power of two, and certifies nothing elsewhere.
+        every threshold is a power of two, and certifies nothing elsewhere; the graph alone has it.
     record : iterable of {"counts", "messages", "spikes"}
-        What to keep beside logits and certificates. Each layer that is recorded costs a process.
+        What to keep beside logits and certificates. Each layer that is recorded costs the graph a process.
     until_silent : bool
         Whether the next sample, or phase, begins as soon as one is certified. The results are the same; it takes
         fewer steps.
     stock_synapses : bool
-        Whether Lava's own models of Conv and Dense run. Those of lava_casc compute the same and are much
+        The graph: whether Lava's own models of Conv and Dense run. Those of lava_casc compute the same and are much
         faster.
     strict : bool
-        Whether a potential that leaves its register raises `RangeError`. Otherwise it wraps.
+        The graph: whether a potential that leaves its register raises `RangeError`. Otherwise it wraps. In the fused
+        network no potential can: its ranges are proven.
     hardware : Hardware, optional
         The limits to hold; by default those of Loihi 2.
+    batch_size : int, optional
+        Samples that the fused network takes at a time; by default as many as memory allows.
     progress : callable, optional
         Called with the number of samples finished so far.
 
@@ -88,8 +103,14 @@ def run(
     DataError, RangeError
         The images do not fit the network, or the network does not fit the hardware.
     """
+    if engine not in ENGINES:
+        raise ValueError(f"engine is fused or graph, not {engine!r}")
     if precision not in TAGS:
         raise ValueError(f"precision is fixed or float, not {precision!r}")
+    if engine == "fused" and (precision != "fixed" or stock_synapses or not strict):
+        raise ValueError("the fused engine computes integers that were proven to fit. Use engine='graph'")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     wanted = frozenset(record)
     if wanted - set(RECORDS):
         raise ValueError(f"record knows counts, messages and spikes, not {sorted(wanted - set(RECORDS))[0]!r}")
@@ -101,35 +122,44 @@ def run(
     check_ranges(network, hardware)
     if stock_synapses:
         _check_stock(network)
-    tapped = _tapped(network, wanted)
     started = time.perf_counter()
+    sequences = images.shape[1] if network.is_recurrent else 1
+    batch_size = _batch_size(network, schedule, len(images), sequences, wanted, batch_size)
     with tidy():
-        circuit = build(
-            network,
-            images,
-            schedule,
-            floating=precision == "float",
+        process = SpikingNetwork(
+            network=network,
+            schedule=schedule,
+            samples=images,
+            batch_size=batch_size,
+            record=wanted,
             until_silent=until_silent,
-            tapped=tapped,
-            tap_spikes="spikes" in wanted,
-            state_bits=hardware.state_bits,
-            strict=strict,
+            circuit={
+                "floating": precision == "float",
+                "tapped": _tapped(network, wanted),
+                "tap_spikes": "spikes" in wanted,
+                "state_bits": hardware.state_bits,
+                "strict": strict,
+            },
+            name="network",
         )
-        config = run_config(precision, stock_synapses)
         with Session(
-            circuit.processes, config, lambda executable: check_models(executable, precision, stock_synapses)
+            process,
+            run_config(precision, stock_synapses, engine),
+            lambda executable: check_models(executable, precision, stock_synapses, engine),
         ) as session:
-            leading = images.shape[: 2 if network.is_recurrent else 1]
             shortest = min(network.last_event(schedule), schedule.period) if until_silent else schedule.period
-            host = _Host(circuit, session, leading, shortest, schedule.period, progress)
+            hosts: dict[str, type[_Host]] = {"fused": _FusedHost, "graph": _GraphHost}
+            host = hosts[engine](process, session, shortest, progress)
             host.run()
-    return _record(network, schedule, host, wanted, precision, time.perf_counter() - started)
+    fields = host.fields()
+    return _record(network, schedule, fields, wanted, precision, engine, time.perf_counter() - started)
 
 
-def run_config(precision: str, stock_synapses: bool) -> Loihi2SimCfg:
-    """Return the run configuration that selects the models of `precision`."""
+def run_config(precision: str, stock_synapses: bool = False, engine: str = "fused") -> Loihi2SimCfg:
+    """Return the run configuration that selects the models of an engine and a `precision`."""
+    models: dict[type, type] = {} if stock_synapses else fast_models(precision)
     return Loihi2SimCfg(
-        select_tag=TAGS[precision], exception_proc_model_map=None if stock_synapses else fast_models(precision)
+        select_tag=TAGS[precision], exception_proc_model_map={SpikingNetwork: ENGINES[engine], **models}
     )
 
 
@@ -145,16 +175,18 @@ def fast_models(precision: str = "fixed") -> dict[type, type]:
     return dict(FAST[precision])
 
 
-def check_models(executable: Any, precision: str, stock_synapses: bool) -> None:
+def check_models(executable: Any, precision: str, stock_synapses: bool, engine: str) -> None:
     """Make sure that every process got a model of `precision`, and every synapse the one asked for."""
-    for process, builder in executable.proc_builders.items():
-        model = builder.proc_model
+    models = {process: builder.proc_model for process, builder in executable.proc_builders.items()}
+    for process, model in models.items():
         fast = FAST[precision].get(type(process))
         right = model is fast if fast is not None and not stock_synapses else model not in FAST[precision].values()
         if TAGS[precision] not in model.tags or not right:
             raise RuntimeError(
                 f"{process.name}: Lava chose the model {model.__name__}, not one for precision {precision!r}"
             )
+    if (PyFusedNetwork in models.values()) != (engine == "fused"):
+        raise RuntimeError(f"Lava did not choose the {engine} engine")
 
 
 def exact_in_floating_point(network: IntegerNetwork) -> bool:
@@ -181,70 +213,186 @@ def _check_stock(network: IntegerNetwork) -> None:
 class _Host:
     """The host's side of a run: how many steps to run, and what came out so far.
 
-    For Lava every phase of a sequence is a sample; `leading` is (N,), or (N, P) where there are phases.
+    A run is made of `units` that follow each other, and take between `shortest` and `longest` steps each.
     """
 
     def __init__(
-        self,
-        circuit: Circuit,
-        session: Session,
-        leading: tuple[int, ...],
-        shortest: int,
-        period: int,
-        progress: Callable[[int], None] | None,
+        self, process: SpikingNetwork, session: Session, shortest: int, progress: Callable[[int], None] | None
     ) -> None:
-        self.circuit, self.session, self.leading = circuit, session, leading
-        self.samples, self.phases = math.prod(leading), math.prod(leading[1:])
-        self.shortest, self.period, self.progress = shortest, period, progress
-        self.ports = {name: readout.result for name, readout in circuit.readouts.items()}
-        self.ports |= {name: tap.result for name, tap in circuit.taps.items()}
-        self.results: dict[str, list[NDArray]] = {name: [] for name in self.ports}
+        self.process, self.session, self.progress = process, session, progress
+        self.messages, self.samples = process.messages, process.all_samples
+        self.units, self.per_unit = self._divide()
+        self.shortest, self.longest = self.per_unit * shortest, self.per_unit * self.messages.schedule.period
         self.steps = self.finished = 0
 
     def run(self) -> None:
-        """Run until every sample has its results; that takes at most ``samples * period`` steps."""
-        while self.done < self.samples and self.steps < self.samples * self.period:
-            # Never more steps than the samples that are left surely take, so that none is wasted.
-            ended = int(self.first[self.done - 1][-1]) if self.done else 0
-            sure = (self.samples - self.done) * self.shortest - (self.steps - ended)
+        """Run until every unit has its results."""
+        while self.done < self.units and self.steps < self.units * self.longest:
+            # Never more steps than the units that are left surely take, so that none is wasted.
+            sure = (self.units - self.done) * self.shortest - (self.steps - self.ended)
             self._run(max(sure, 1))
-        self._await(self.circuit.readouts)
-        if self.circuit.taps and self.samples:
-            self._run(1)  # a tap learns in the step after that its sample is over
-            self._await(self.circuit.taps)
+        self._finish()
+
+    def _run(self, steps: int) -> None:
+        self.session.run(steps, self._exchange)
+        self.steps += steps
+
+    def _tell(self, finished: int) -> None:
+        if self.progress is not None and finished > self.finished:
+            self.finished = finished
+            self.progress(finished)
+
+    def _divide(self) -> tuple[int, int]:
+        """Return the number of units, and the phases that each of them has."""
+        raise NotImplementedError
+
+    @property
+    def done(self) -> int:
+        """How many units have ended."""
+        raise NotImplementedError
+
+    @property
+    def ended(self) -> int:
+        """The step in which the last of them did, 0 before."""
+        raise NotImplementedError
+
+    def _exchange(self) -> None:
+        """Send what can be sent, and receive what has come."""
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        """Receive what was surely sent."""
+        raise NotImplementedError
+
+    def fields(self) -> dict[tuple[str, str], NDArray]:
+        """Return all that came out, (N, P, ...), by kind and layer."""
+        raise NotImplementedError
+
+
+class _FusedHost(_Host):
+    """One process; a unit is a batch."""
+
+    def _divide(self) -> tuple[int, int]:
+        self.slices = batches(self.messages.network, len(self.samples), self.messages.batch_size, 1)
+        self.slices = self.slices if len(self.samples) else []
+        self.sent = 0
+        self.results: list[dict[tuple[str, str], NDArray]] = []
+        return len(self.slices), self.messages.phases
+
+    @property
+    def done(self) -> int:
+        return len(self.results)
+
+    @property
+    def ended(self) -> int:
+        return int(self.results[-1]["trailer", ""][0, -1, -1]) if self.results else 0
+
+    def _exchange(self) -> None:
+        # One batch is under way, one is ready: more would only wait in memory.
+        while self.sent < min(self.units, self.done + PIPE_DEPTH):
+            samples = self.samples[self.slices[self.sent]]
+            self.process.samples.external_pipe_csp_send_port.send(self.messages.pack_samples(samples))
+            self.sent += 1
+        while self.process.result.external_pipe_csp_recv_port.probe():
+            self._keep(self.process.result.external_pipe_csp_recv_port.recv())
+
+    def _finish(self) -> None:
+        while self.done < self.units:
+            self._keep(self.session.receive(self.process.result))
+
+    def _keep(self, message: NDArray[np.int32]) -> None:
+        part = self.slices[self.done]
+        finished = min(part.stop, len(self.samples))
+        self.results.append(self.messages.unpack_result(message, finished - part.start))
+        self._tell(finished)
+
+    def fields(self) -> dict[tuple[str, str], NDArray]:
+        empty = self.messages.unpack_result(np.zeros(0, np.int32), 0)
+        return {key: np.concatenate([empty[key], *(found[key] for found in self.results)]) for key in empty}
+
+
+class _GraphHost(_Host):
+    """A process for each part; a unit is a phase of a sample."""
+
+    def _divide(self) -> tuple[int, int]:
+        self.circuit: Circuit = self.process.circuit
+        self.ports = {name: readout.result for name, readout in self.circuit.readouts.items()}
+        self.ports |= {name: tap.result for name, tap in self.circuit.taps.items()}
+        self.results: dict[str, list[NDArray]] = {name: [] for name in self.ports}
+        return len(self.samples) * self.messages.phases, 1
 
     @property
     def first(self) -> list[NDArray]:
-        """What the first readout said so far."""
+        """What the first readout said so far: all readouts end a sample in the same step."""
         return self.results[next(iter(self.circuit.readouts))]
 
     @property
     def done(self) -> int:
-        """How many samples have ended: all readouts end a sample in the same step."""
         return len(self.first)
 
-    def _run(self, steps: int) -> None:
-        self.session.run(steps, self._collect)
-        self.steps += steps
+    @property
+    def ended(self) -> int:
+        return int(self.first[-1][-1]) if self.first else 0
 
-    def _collect(self) -> None:
+    def _exchange(self) -> None:
         for name, port in self.ports.items():
             pipe = port.external_pipe_csp_recv_port
             while pipe.probe():
                 self._keep(name, pipe.recv())
 
+    def _finish(self) -> None:
+        self._await(self.circuit.readouts)
+        if self.circuit.taps and self.units:
+            self._run(1)  # a tap learns in the step after that its sample is over
+            self._await(self.circuit.taps)
+
     def _await(self, names: Iterable[str]) -> None:
-        """Receive what was surely sent."""
         for name in names:
-            while len(self.results[name]) < self.samples:
+            while len(self.results[name]) < self.units:
                 self._keep(name, self.session.receive(self.ports[name]))
 
     def _keep(self, name: str, result: NDArray) -> None:
         self.results[name].append(result)
-        finished = self.done // self.phases
-        if self.progress is not None and finished > self.finished:
-            self.finished = finished
-            self.progress(finished)
+        self._tell(self.done // self.messages.phases)
+
+    def fields(self) -> dict[tuple[str, str], NDArray]:
+        network, period = self.messages.network, self.messages.schedule.period
+        leading = (len(self.samples), self.messages.phases)
+        found: dict[tuple[str, str], NDArray] = {}
+        logits = []
+        for readout in network.readouts:
+            shape, size = network.shapes[readout.name], int(np.prod(network.shapes[readout.name]))
+            results = np.array(self.results[readout.name]).reshape(*leading, size + TRAILER)
+            logits.append(torch_images(results[..., :size], shape).reshape(*leading, size))
+            found["trailer", ""] = results[..., size:]  # the same from every readout
+        found["logits", ""] = np.concatenate(logits, -1)
+        for name, tap in self.circuit.taps.items():
+            shape = network.shapes[name]
+            size = int(np.prod(shape))
+            records = np.array(self.results[name], np.int64).reshape(*leading, tap.result.shape[0])
+            messages, counts, spikes = np.split(records, [period, period + size], axis=-1)
+            found["messages", name] = messages
+            found["counts", name] = torch_images(counts, shape)
+            steps = spikes.shape[-1] // size  # none where they are not recorded
+            found["spikes", name] = torch_images(spikes.reshape(*leading, steps, size), shape)
+        return found
+
+
+def _batch_size(
+    network: IntegerNetwork,
+    schedule: WakeSleepSchedule,
+    samples: int,
+    phases: int,
+    wanted: frozenset[str],
+    batch_size: int | None,
+) -> int:
+    """Return how many samples the fused engine takes at a time: no more than there are, or than messages can hold."""
+    if batch_size is None:
+        single = Messages(network, schedule, 1, phases, wanted)
+        fits = max(1, MESSAGE_SIZE // max(single.input_size, single.result_size))
+        first = batches(network, samples, None, most=256)[0]
+        batch_size = min(fits, first.stop)
+    return max(1, min(batch_size, samples))
 
 
 def _tapped(network: IntegerNetwork, wanted: frozenset[str]) -> list[str]:
@@ -257,42 +405,31 @@ def _tapped(network: IntegerNetwork, wanted: frozenset[str]) -> list[str]:
 def _record(
     network: IntegerNetwork,
     schedule: WakeSleepSchedule,
-    host: _Host,
+    fields: dict[tuple[str, str], NDArray],
     wanted: frozenset[str],
     precision: str,
+    engine: str,
     seconds: float,
 ) -> SpikeRecord:
-    fixed, leading = precision == "fixed", host.leading
-    logits = []
-    for readout in network.readouts:
-        shape, size = network.shapes[readout.name], int(np.prod(network.shapes[readout.name]))
-        results = np.array(host.results[readout.name]).reshape(*leading, size + TRAILER)
-        logits.append(torch_images(results[..., :size], shape).reshape(*leading, size))
-        trailer = results[..., size:]  # the same from every readout
-    flat = np.concatenate(logits, -1)
+    fixed, sequences = precision == "fixed", network.is_recurrent
+    logits, trailer = fields["logits", ""], fields["trailer", ""]
     # Silence proves the integers' answer only where the arithmetic was exact.
     certified = (trailer[..., 0] != 0) & (fixed or exact_in_floating_point(network))
-    last_spike = trailer[..., 1].astype(np.int64)
+    entries = {layer.name for layer in network.entries}
     kept: dict[str, Any] = {kind: {} for kind in RECORDS}
-    for name, tap in host.circuit.taps.items():
-        shape, period = network.shapes[name], schedule.period
-        size = int(np.prod(shape))
-        records = np.array(host.results[name], np.int64).reshape(*leading, tap.result.shape[0])
-        kept["messages"][name] = records[..., :period]
-        kept["counts"][name] = torch_images(records[..., period : period + size], shape)
-        if "spikes" in wanted:
-            kept["spikes"][name] = torch_images(records[..., period + size :].reshape(*leading, period, size), shape)
-    for layer in network.entries:
-        kept["counts"].pop(layer.name, None)
-    sequences = network.is_recurrent
+    for kind in wanted:
+        for layer in (*network.entries, *network.spiking):
+            if kind != "counts" or layer.name not in entries:
+                values = fields[kind, layer.name]
+                kept[kind][layer.name] = values if sequences else values[:, 0]
     return SpikeRecord(
-        engine=f"lava {TAGS[precision]}",
+        engine=f"lava fused {TAGS[precision]}" if engine == "fused" else f"lava {TAGS[precision]}",
         schedule=schedule,
-        logits=(flat.sum(1) if sequences else flat).astype(np.int64 if fixed else np.float64),
-        certified=certified.all(1) if sequences else certified,
-        last_spike=last_spike.max(1) if sequences else last_spike,
+        logits=logits.sum(1).astype(np.int64 if fixed else np.float64),
+        certified=certified.all(1),
+        last_spike=trailer[..., 1].astype(np.int64).max(1),
         phases_certified=certified if sequences else None,
         steps=int(trailer.reshape(-1, TRAILER)[-1, -1]) if trailer.size else 0,
         seconds=seconds,
-        **{kind: values if kind in wanted else {} for kind, values in kept.items()},
+        **kept,
     )

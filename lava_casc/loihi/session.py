@@ -35,8 +35,8 @@ class Session:
 
     Parameters
     ----------
-    processes : list of AbstractProcess
-        All processes of the circuit, connected.
+    process : AbstractProcess
+        What is to run; or one of several that are connected.
     config : Loihi2SimCfg
     check : callable
         Called with the executable after compilation; raises where it is not what was asked for.
@@ -44,18 +44,20 @@ class Session:
 
     def __init__(
         self,
-        processes: list[AbstractProcess],
+        process: AbstractProcess,
         config: Loihi2SimCfg,
         check: Callable[[Any], None] = lambda executable: None,
     ) -> None:
-        self.processes, self.config, self.check = processes, config, check
+        self.process, self.config, self.check = process, config, check
         self.runtime: Any = None
+        self.processes: list[AbstractProcess] = []
 
     def __enter__(self) -> Session:
         """Compile, check, and start the processes."""
-        first = self.processes[0]
+        first = self.process
         executable = first.compile(self.config, {"pypy_channel_size": CHANNEL_SIZE})
         self.check(executable)
+        self.processes = list(executable.proc_builders)
         try:
             with _deaf_to_interrupts():
                 first.create_runtime(executable=executable)
@@ -78,6 +80,9 @@ class Session:
             for port in process.out_ports:
                 if port.external_pipe_flag:
                     port.external_pipe_csp_recv_port.join()
+            for port in process.in_ports:
+                if port.external_pipe_flag:
+                    port.external_pipe_csp_send_port.join()
 
     def run(self, steps: int, meanwhile: Callable[[], None]) -> None:
         """Run `steps` steps, and call `meanwhile` again and again, also once afterwards."""

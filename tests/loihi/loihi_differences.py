@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
+from lava_casc import loihi
+from lava_casc.network import IntegerNetwork
 from lava_casc.record import SpikeRecord
+from lava_casc.reference import simulate
+from lava_casc.schedule import WakeSleepSchedule
 
 KINDS = ("counts", "messages", "spikes")
+#: How both engines of Lava are run: the fused one in batches, of which the last is smaller where 2 does not divide.
+ENGINES: dict[str, dict[str, Any]] = {"fused": {"batch_size": 2}, "graph": {}}
+
+
+def agree(
+    network: IntegerNetwork, samples: np.ndarray, schedule: WakeSleepSchedule | None = None, **how: Any
+) -> SpikeRecord:
+    """See that both engines return the reference's record, spike by spike, and return it as the last of them did."""
+    expected = simulate(network, samples, schedule, record=KINDS)
+    for engine, options in ENGINES.items():
+        found = loihi.run(network, samples, schedule, record=KINDS, engine=engine, **options, **how)
+        assert differences(found, expected) == [], engine
+    return found
 
 
 def differences(found: SpikeRecord, expected: SpikeRecord, kinds: Iterable[str] = KINDS) -> list[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from loihi_differences import KINDS, differences
+from loihi_differences import ENGINES, agree
 
 import lava_casc
 from lava_casc import loihi
 from lava_casc.detection import build_detector
 from lava_casc.frontend import CQReLU
-from lava_casc.reference import forward, simulate
+from lava_casc.reference import forward
 from lava_casc.text.train import TextClassifier
 from lava_casc.training.architectures import build
 
@@ -47,8 +47,7 @@ def _alive(counts):
 def _agree(network, samples, mode):
     exact = forward(network, samples)
     _alive(exact.counts)
-    found = loihi.run(network, samples, network.schedule(mode), record=KINDS)
-    assert differences(found, simulate(network, samples, network.schedule(mode), record=KINDS)) == []
+    found = agree(network, samples, network.schedule(mode))
     assert found.all_certified
     assert (found.logits == exact.logits).all()
     return found
@@ -102,8 +101,9 @@ def test_vgg16_for_cifar():
     exact = forward(network, images)
     _alive(exact.counts)
     assert sum(s.weight.size for layer in network for s in getattr(layer, "synapses", ())) > 14e6
-    found = loihi.run(network, images, network.schedule("graded"), record=("counts",))
-    assert found.all_certified
-    assert (found.logits == exact.logits).all()
-    assert list(found.counts) == list(exact.counts)
-    assert all((found.counts[name] == values).all() for name, values in exact.counts.items())
+    for engine in ENGINES:
+        found = loihi.run(network, images, network.schedule("graded"), record=("counts",), engine=engine)
+        assert found.all_certified
+        assert (found.logits == exact.logits).all()
+        assert list(found.counts) == list(exact.counts)
+        assert all((found.counts[name] == values).all() for name, values in exact.counts.items())

@@ -85,6 +85,26 @@ def test_the_three_forms_are_scored(home, given, tmp_path):
     done("evaluate", home / "news.pt", "--data-dir", home, "--split", "train", "--samples", 5, "--sleep-steps", 0)
 
 
+@pytest.mark.lava
+def test_both_engines_of_lava_give_what_the_reference_gives(home, tmp_path):
+    texts = ("--data-dir", home, "--samples", 5)
+    found = {}
+    for engine in ("reference", "fused", "graph"):
+        options = (*texts, "--engine", engine, "-o", tmp_path / "found.json")
+        done("run", home / "news.net", "--model", home / "news.pt", *options)
+        ran = json.loads((tmp_path / "found.json").read_text())
+        done("evaluate", home / "news.pt", "--network", home / "news.net", *options)
+        scored = json.loads((tmp_path / "found.json").read_text())
+        assert scored["engine"] == engine
+        assert (scored["certified_samples"], scored["mismatched_outputs"], scored["samples"]) == (5, 0, 5)
+        assert (ran["certified_samples"], ran["mismatched_logits"]) == (5, 0)
+        found[engine] = (
+            *(ran[key] for key in ("logits", "certified", "last_spike", "accuracy")),
+            *(scored[key] for key in ("scores", "certified", "last_spike")),
+        )
+    assert found["reference"] == found["fused"] == found["graph"]
+
+
 def test_wrong_options_are_one_line(home, tmp_path):
     train = ("train", "-o", tmp_path / "x.pt", "--task", "text")
     assert "text needs --data-dir FOLDER with train.csv and test.csv" in refused(*train)

@@ -9,11 +9,8 @@ from lava.magma.core.process.variable import Var
 from numpy.typing import NDArray
 
 from lava_casc.integer import split_evenly
+from lava_casc.loihi.messages import TRAILER
 from lava_casc.loihi.registers import check_width
-
-#: What follows the logits in a result: certified (0 or 1), the last step with a spike, the Lava step of the
-#: end.
-TRAILER = 3
 
 
 class Readout(AbstractProcess):
@@ -24,7 +21,8 @@ class Readout(AbstractProcess):
     (`IntegerNetwork.last_event`). From a certified step on, nothing can change any more, so that the logits
     are the integer network's.
 
-    Every sample's result leaves through an external pipe of `result`: the logits, then `TRAILER` numbers.
+    Every sample's result leaves through an external pipe of `result`: the logits, then `TRAILER`
+    numbers (`lava_casc.loihi.messages`).
     With `until_silent` that happens in the step that certifies, otherwise at the end of the period.
 
     Parameters

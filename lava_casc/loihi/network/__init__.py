@@ -1,0 +1,5 @@
+"""A whole network as one Lava process."""
+
+from lava_casc.loihi.network.process import SpikingNetwork
+
+__all__ = ["SpikingNetwork"]
