@@ -20,6 +20,8 @@ from lava_casc.reference import forward
 
 #: The three forms of one network, in the order in which they are made.
 FORMS = ("float", "integer", "spikes")
+#: Samples that the float model takes at a time.
+FLOAT_BATCH = 32
 Scores = dict[str, float | None]
 
 
@@ -30,17 +32,21 @@ class Evaluation:
     Attributes
     ----------
     scores : dict of str to dict of str to float
-        By form (`FORMS`) and name of the score; None where it has no meaning.
-    certified : (N,) ndarray of bool
+        By form (`FORMS`) and name of the score; None where it has no meaning. Float and integers: of all samples.
+    simulated : (M,) ndarray of int64
+        The samples that ran as spikes, in rising order: all of them unless others were chosen. The scores of the spikes
+        are theirs, as is all that follows.
+    certified : (M,) ndarray of bool
         Samples that ended in proven silence.
-    last_spike : (N,) ndarray of int64
+    last_spike : (M,) ndarray of int64
     mismatched : int
         Integers among the outputs of the spikes that are not the integer network's: 0 in certified samples.
     seconds : dict of str to float
-        By form, for all samples together.
+        By form, for all samples that it was computed for.
     """
 
     scores: dict[str, Scores]
+    simulated: NDArray[np.int64]
     certified: NDArray[np.bool_]
     last_spike: NDArray[np.int64]
     mismatched: int
@@ -52,12 +58,17 @@ def evaluate(
     network: IntegerNetwork,
     batches: Iterable[NDArray],
     predict: Callable[[Sequence[NDArray]], Sequence[Any]],
-    score: Callable[[Sequence[Any]], Scores],
+    score: Callable[[Sequence[Any], NDArray[np.int64]], Scores],
     run: Callable[[NDArray, Callable[[float], None]], SpikeRecord],
     *,
+    simulated: NDArray[np.int64] | None = None,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Evaluation:
     """Score a network in its three forms on the same samples.
+
+    A certified sample has the integer network's outputs, bit for bit. Where a schedule is proven to end in silence, the
+    score of the spikes is thus that of the integers, at the price of one pass through the network; `simulated` then
+    chooses samples on which it is tried.
 
     Parameters
     ----------
@@ -70,9 +81,11 @@ def evaluate(
     predict : callable
         From the real outputs of a batch, in the model's order, to one prediction a sample.
     score : callable
-        From the predictions of all samples to scores.
+        From predictions, and the indices of the samples that they are for, to scores.
     run : callable
         Runs samples as spikes; called with them and with a function to tell how many of them are done.
+    simulated : array of int, optional
+        The samples that run as spikes; by default all.
     progress : callable
         Called with the number of samples done.
 
@@ -91,8 +104,9 @@ def evaluate(
         started = time.perf_counter()
         truth = forward(network, samples).logits
         seconds["integer"] += time.perf_counter() - started
+        chosen = _chosen(simulated, done, len(samples))
         started = time.perf_counter()
-        record = run(samples, partial(_shifted, progress, done))
+        record = run(samples[chosen], partial(_shifted, progress, done)) if len(chosen) else None
         seconds["spikes"] += time.perf_counter() - started
         phases = samples.shape[1] if network.is_recurrent else 1
         integer = list(network.outputs(truth, phases).values())
@@ -101,15 +115,19 @@ def evaluate(
             raise DataError(
                 f"the network's outputs {shapes[1]} are not the model's {shapes[0]}. Export the model again."
             )
-        spiking = list(network.outputs(record.logits, phases).values())
-        for form, outputs in zip(FORMS, (real, integer, spiking), strict=True):
-            predictions[form].extend(predict(outputs))
-        certified.append(record.certified)
-        last_spike.append(record.last_spike)
-        mismatched += int((record.logits != truth).sum())
+        predictions["float"].extend(predict(real))
+        predictions["integer"].extend(predict(integer))
+        if record is not None:
+            predictions["spikes"].extend(predict(list(network.outputs(record.logits, phases).values())))
+            certified.append(record.certified)
+            last_spike.append(record.last_spike)
+            mismatched += int((record.logits != truth[chosen]).sum())
         done += len(samples)
+        progress(done)
+    indices = {form: np.arange(done) for form in FORMS} | {"spikes": _chosen(simulated, 0, done)}
     return Evaluation(
-        {form: score(found) for form, found in predictions.items()},
+        {form: score(predictions[form], indices[form]) for form in FORMS},
+        indices["spikes"],
         np.concatenate(certified),
         np.concatenate(last_spike),
         mismatched,
@@ -117,12 +135,22 @@ def evaluate(
     )
 
 
+def _chosen(simulated: NDArray[np.int64] | None, start: int, n: int) -> NDArray[np.int64]:
+    """Return the places, within the `n` samples from `start`, of those that run as spikes."""
+    if simulated is None:
+        return np.arange(n)
+    ordered = np.sort(simulated)
+    return ordered[(ordered >= start) & (ordered < start + n)] - start
+
+
 def _shifted(progress: Callable[[float], None], before: int, done: float) -> None:
     progress(before + done)
 
 
 def _outputs(model: nn.Module, samples: NDArray, entry: Input | Tokens) -> list[NDArray]:
-    x = torch.tensor(samples)
+    parts = []
     with torch.no_grad():
-        found = model(x if isinstance(entry, Tokens) else x * entry.scale)
-    return [output.numpy() for output in (found if isinstance(found, tuple | list) else (found,))]
+        for part in torch.tensor(samples).split(FLOAT_BATCH):
+            found = model(part if isinstance(entry, Tokens) else part * entry.scale)
+            parts.append(found if isinstance(found, tuple | list) else (found,))
+    return [torch.cat(outputs).numpy() for outputs in zip(*parts, strict=True)]
