@@ -69,7 +69,7 @@ class Product:
         blocks: bool = True,
     ) -> None:
         self.block = block_of(synapse) if blocks else 1
-        if self.block > 1:
+        if isinstance(synapse, Conv) and self.block > 1:
             self.window = synapse.output_shape(shape)[1:]
             synapse, shape = _of_blocks(synapse, shape, self.block)
             low, high = low * self.block**2, high * self.block**2
@@ -195,9 +195,8 @@ def block_of(synapse: Synapse) -> int:
     return 1
 
 
-def _of_blocks(synapse: Synapse, shape: Shape, k: int) -> tuple[Conv, Shape]:
+def _of_blocks(synapse: Conv, shape: Shape, k: int) -> tuple[Conv, Shape]:
     """Return the convolution that does the same to the sums of k x k blocks, and their shape."""
-    assert isinstance(synapse, Conv)
     (sh, sw), (ph, pw) = synapse.stride, synapse.padding
     reduced = replace(
         synapse, weight=synapse.weight[:, :, ::k, ::k], stride=(sh // k, sw // k), padding=(ph // k, pw // k)
