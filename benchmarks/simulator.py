@@ -311,10 +311,11 @@ def ways(network, samples: np.ndarray, schedule, truth: np.ndarray, rounds: int,
 
     plan, exact = Plan(network, schedule), Plan(network, schedule)
     kinds = {product.kind for products in plan.operators.values() for product in products}
-    for name, products in exact.operators.items():
+    for layer in (layer for layer in network if hasattr(layer, "synapses")):
         # Whatever 8 bits may hold, float32 may.
-        exact.operators[name] = tuple(
-            Product(p.synapse, p.shape, 0, 0, kind="float32") if p.kind == "int8" else p for p in products
+        exact.operators[layer.name] = tuple(
+            Product(synapse, network.shapes[synapse.source], 0, 255, kind="float32") if p.kind == "int8" else p
+            for synapse, p in zip(layer.synapses, exact.operators[layer.name], strict=True)
         )
     crew = Crew(network, schedule)
 
