@@ -456,9 +456,25 @@ def test_an_error_of_the_host_ends_the_processes(tidied, engine, error):
         loihi.run(small(), small_images(9), engine=engine, batch_size=2, progress=fail)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_processes_of_a_run_leave_ctrl_c_to_the_host(engine):
+    def ignored(finished):
+        for child in multiprocessing.active_children():
+            status = Path(f"/proc/{child.pid}/status").read_text()
+            masks.append(int(status.split("SigIgn:")[1].split()[0], 16))
+
+    masks = []
+    before = signal.getsignal(signal.SIGINT)
+    loihi.run(small(), small_images(1), engine=engine, progress=ignored)
+    assert len(masks) > 1
+    assert all(mask >> (signal.SIGINT - 1) & 1 for mask in masks)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
 INTERRUPTED = """
-import faulthandler, sys
+import faulthandler, signal, sys
 faulthandler.dump_traceback_later(60, exit=True)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore it
 import torch
 torch.set_num_threads(1)
 from lava.magma.runtime.message_infrastructure.shared_memory_manager import SharedMemoryManager
