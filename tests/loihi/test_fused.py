@@ -155,10 +155,13 @@ def test_batches_are_as_large_as_messages_and_memory_allow(monkeypatch):
     assert size(1000) == 1, "a single sample is always taken"
 
 
-@pytest.mark.parametrize("record", [(), ("counts",), ("messages",), ("spikes",), ("messages", "counts")])
-def test_what_is_recorded_is_what_was_asked_for(record):
+RECORDED = [(), ("counts",), ("messages",), ("spikes",), ("messages", "counts")]
+
+
+@pytest.mark.parametrize(("engine", "record"), [*(("fused", record) for record in RECORDED), ("graph", ("messages",))])
+def test_what_is_recorded_is_what_was_asked_for(engine, record):
     network, images = heads(), heads_images(3)
-    found = loihi.run(network, images, record=record, batch_size=2)
+    found = loihi.run(network, images, record=record, batch_size=2, engine=engine)
     assert differences(found, simulate(network, images, record=record or ("counts",)), record) == []
     assert {kind for kind in KINDS if getattr(found, kind)} == set(record)
 
