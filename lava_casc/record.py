@@ -18,7 +18,7 @@ class SpikeRecord:
     Attributes
     ----------
     engine : str
-        What ran: ``reference``, ``lava fixed_pt``, ``lava floating_pt``.
+        What ran: ``reference``, ``lava fused fixed_pt``, or a graph, ``lava fixed_pt`` or ``lava floating_pt``.
     schedule : WakeSleepSchedule
     logits : (N, K) ndarray
         What the readout had integrated when the sample ended; int64 (float64 from the floating-point models).

@@ -39,10 +39,10 @@ def run_on(
     bar: Any,
 ) -> Any:
     """Return the record of a run on the engine that was asked for."""
+    if precision == "float" and engine != "graph":
+        raise DataError(f"--precision float: the {engine} engine computes integers. Use --engine graph.")
     if engine == "reference":
         return lava_casc.simulate(integer, images, schedule, record=record, progress=bar)
-    if precision == "float" and engine == "fused":
-        raise DataError("--precision float: the fused engine computes integers. Use --engine graph.")
     return lava_casc.loihi.run(
         integer,
         images,
