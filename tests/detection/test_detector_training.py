@@ -74,7 +74,7 @@ def test_the_spikes_find_what_the_integers_find(home, checkpoint):
         network,
         (data.images(range(start, start + 4)) for start in (0, 4, 8)),
         lambda maps: detect(maps, 8),
-        lambda predictions: mean_average_precision(predictions, data.objects, CLASSES),
+        lambda predictions, chosen: mean_average_precision(predictions, data.objects, CLASSES),
         lambda images, progress: lava_casc.simulate(network, images, progress=progress),
         progress=seen.append,
     )
@@ -98,7 +98,7 @@ def test_spikes_that_are_cut_short_are_not_certified_and_find_something_else(hom
         network,
         [data.images(range(4))],
         lambda maps: detect(maps, 8),
-        lambda predictions: mean_average_precision(predictions, data.objects, CLASSES),
+        lambda predictions, chosen: mean_average_precision(predictions, data.objects, CLASSES),
         lambda images, progress: lava_casc.simulate(network, images, short),
     )
     assert not found.certified.any()
