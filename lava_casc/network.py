@@ -18,7 +18,7 @@ Shapes are ``(C, H, W)`` for images and ``(N,)`` for flat layers. Arrays are rea
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -501,18 +501,32 @@ class IntegerNetwork(_Frozen):
     def magnitudes(self) -> dict[str, int]:
         """What no partial sum of a layer can exceed, in whatever order it is taken."""
         peaks = {layer.name: max(int(layer.reach[1]), -int(layer.reach[0])) for layer in self.entries} | self.peaks
-        found: dict[str, int] = {}
-        for layer in self.computed:
-            if isinstance(layer, MaxPool):
-                continue
-            total = _greatest(layer.bias)
-            for synapse in layer.synapses:
-                fan_in = max((int(np.abs(row, dtype=np.int64).sum()) for row in synapse.weight), default=0)
-                total += (fan_in << int(synapse.exponent)) * int(peaks[synapse.source])
-            if isinstance(layer, Neurons):
-                total = max(total + _greatest(layer.initial), _greatest(layer.threshold) * int(layer.levels))
-            found[layer.name] = total
-        return found
+        return {
+            layer.name: self.magnitude(layer, peaks, 1, peaks.get(layer.name, 0))
+            for layer in self.computed
+            if not isinstance(layer, MaxPool)
+        }
+
+    def magnitude(self, layer: Neurons | Readout, peaks: Mapping[str, int], turns: int, levels: int) -> int:
+        """Return what no partial sum of a layer can exceed, nor its threshold times its count.
+
+        Parameters
+        ----------
+        layer : Neurons or Readout
+        peaks : mapping of str to int
+            The greatest magnitude of what each source counts.
+        turns : int
+            How many times the bias is delivered.
+        levels : int
+            The greatest count of the layer.
+        """
+        total = turns * _greatest(layer.bias)
+        for synapse in layer.synapses:
+            fan_in = max((int(np.abs(row, dtype=np.int64).sum()) for row in synapse.weight), default=0)
+            total += (fan_in << int(synapse.exponent)) * int(peaks[synapse.source])
+        if isinstance(layer, Neurons):
+            total = max(total + _greatest(layer.initial), _greatest(layer.threshold) * int(levels))
+        return total
 
     def __getitem__(self, name: str) -> Layer:
         """Return the layer `name`."""

@@ -29,6 +29,8 @@ class SpikeRecord:
         The last step (1, 2, ...) in which any neuron emitted a spike; 0 where none ever did.
     messages : dict of str to (N, T) ndarray of int64, optional
         Spikes that each layer emitted in each step (a graded spike is one message). T is at most the period.
+    negatives : dict of str to (N, T) ndarray of int64, optional
+        Those of the messages that take something back.
     spikes : dict of str to (N, T, ...) ndarray, optional
         Every spike of the recorded layers.
     counts : dict of str to (N, ...) ndarray, optional
@@ -37,6 +39,13 @@ class SpikeRecord:
         The potential of each recorded neuron after each step.
     synops : dict of str to (N,) ndarray of int64, optional
         Synaptic operations that each layer's messages caused: messages times real fan-out.
+    logits_by_step : (N, T, K) ndarray of int64, optional
+        What the readouts had integrated after each step.
+    excess, deficit : dict of str to (N, T) ndarray, optional
+        Neurons that have counted too much, or too little, after each step, by a whole spike or more: against the
+        integer network, or against ``count * step / wake_steps`` of it where the injection goes on.
+    deviation : dict of str to (N, T) ndarray, optional
+        The sum over all neurons of how far they are from that.
     phases_certified : (N, P) ndarray of bool, optional
         The same for every phase of a sequence, by a recurrent network; a sequence is certified if all of them are. Its
         logits are the sums over the phases, its last spike is the latest within any phase, and everything that is kept
@@ -53,10 +62,15 @@ class SpikeRecord:
     certified: NDArray[np.bool_]
     last_spike: IntArray
     messages: dict[str, IntArray] = field(default_factory=dict)
+    negatives: dict[str, IntArray] = field(default_factory=dict)
     spikes: dict[str, NDArray] = field(default_factory=dict)
     counts: dict[str, NDArray] = field(default_factory=dict)
     potentials: dict[str, NDArray] = field(default_factory=dict)
     synops: dict[str, IntArray] = field(default_factory=dict)
+    excess: dict[str, NDArray] = field(default_factory=dict)
+    deficit: dict[str, NDArray] = field(default_factory=dict)
+    deviation: dict[str, NDArray] = field(default_factory=dict)
+    logits_by_step: IntArray | None = None
     phases_certified: NDArray[np.bool_] | None = None
     steps: int = 0
     seconds: float = 0.0

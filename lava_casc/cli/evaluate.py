@@ -60,6 +60,14 @@ def evaluate(
     ] = False,
     trials: Annotated[int, typer.Option("--trials", min=1, help="With --certified: samples that are simulated.")] = 100,
     seed: Annotated[int, typer.Option("--seed", min=0, help="With --certified: chooses these samples.")] = 0,
+    curves: Annotated[
+        Path | None,
+        typer.Option("--curves", help="Classification: accuracy after every step, into this folder; resumable."),
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="With --curves: up to this step.")] = 64,
+    variants: Annotated[
+        str, typer.Option("--variants", help="With --curves: which of if, if+wsc, cif and cif+wsc.")
+    ] = "if,if+wsc,cif,cif+wsc",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -91,6 +99,9 @@ def evaluate(
     else:
         integer, stored = _network_of(network, checkpoint)
     schedule = schedule_of(integer, stored, mode, wake_steps, sleep_steps)
+    if curves is not None:
+        _draw_curves(checkpoint, integer, schedule, task, curves, steps, variants, as_json)
+        return
     simulated = _trials(integer, schedule, task.samples, trials, seed) if certified else None
     # Lava compiles the network for each of its runs, the reference simulator prepares it.
     together = batches(integer, task.samples, None, most=256)[0].stop
@@ -158,6 +169,7 @@ class _Task:
     images: Callable[[range], Any]
     predict: Callable[[Any], Any]
     score: Callable[[Any, NDArray[np.int64]], dict[str, float | None]]
+    labels: NDArray[np.int64] | None = None
 
 
 def _detection(
@@ -203,6 +215,7 @@ def _classification(
         lambda chosen: images[chosen.start : chosen.stop],
         lambda outputs: outputs[0].argmax(1),
         lambda predictions, chosen: {"accuracy": float((labels[chosen] == predictions).mean())},
+        labels,
     )
 
 
@@ -216,6 +229,63 @@ def _network_of(path: Path, checkpoint: Checkpoint) -> tuple[IntegerNetwork, Wak
     if (theirs.shape, theirs.low, theirs.high, theirs.scale) != (shape, ours.low, ours.high, ours.scale):
         raise DataError(f"{path}: its input is not that of the checkpoint. Export the checkpoint again.")
     return file.network, file.schedule
+
+
+def _draw_curves(
+    checkpoint: Checkpoint,
+    network: IntegerNetwork,
+    schedule: WakeSleepSchedule,
+    task: _Task,
+    folder: Path,
+    steps: int,
+    names: str,
+    as_json: bool,
+) -> None:
+    """Measure accuracy after every step, and leave JSON, CSV and a picture in a folder."""
+    from lava_casc.curves import measure, write_csv
+    from lava_casc.dynamics import VARIANTS
+    from lava_casc.report import plot_curves, save_figure
+
+    chosen = tuple(names.split(","))
+    unknown = [name for name in chosen if name not in VARIANTS]
+    if unknown:
+        raise DataError(f"--variants: {unknown[0]!r} is not known. Use any of {', '.join(VARIANTS)}.")
+    if task.labels is None:
+        raise DataError("--curves: is for classifiers of images. Leave it out.")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "curves.json"
+    with console.progress("accuracy after every step", task.samples) as bar:
+        found = measure(
+            checkpoint.model,
+            network,
+            schedule,
+            task.images(range(task.samples)),
+            task.labels,
+            steps=steps,
+            variants=chosen,
+            path=path,
+            progress=bar,
+        )
+    data = found.as_dict()
+    write_csv(found, folder / "curves.csv")
+    save_figure(plot_curves(data), folder / "curves.png")
+    if as_json:
+        console.out.print_json(json.dumps(data["summary"]))
+        return
+    planned = min(found.planned, found.steps)
+    rows: list[list[Any]] = []
+    for name, ranks in data["summary"]["accuracy"].items():
+        shares = (f"{share:.2%} ({low:.2%} to {high:.2%})" for share, low, high in ranks.values())
+        rows.append([name if name in ("float", "integer") else f"{name}, step {planned}", *shares])
+    console.table(
+        f"{found.samples} samples, with 95 % confidence intervals", ["", *next(iter(found.reference.values()))], rows
+    )
+    summary = data["summary"]
+    console.out.print(
+        f"certified silent: {found.certified} of {found.samples}; last spike in step {summary['last_spike_median']:g} "
+        f"(median), {summary['last_spike_p99']:g} (99 %), {summary['last_spike_max']} (greatest)"
+    )
+    console.out.print(f"curves.json, curves.csv, curves.png: {folder}")
 
 
 def _print_evaluation(result: dict[str, Any]) -> None:

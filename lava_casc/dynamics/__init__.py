@@ -12,14 +12,18 @@ from lava_casc.dynamics.neuron import aim, cif_step
 from lava_casc.dynamics.product import Product
 from lava_casc.dynamics.stepper import Stepper
 from lava_casc.dynamics.trace import Trace, as_array, fan_out, fan_outs
+from lava_casc.dynamics.variant import VARIANTS, WHOLE, Variant
 
 __all__ = [
+    "VARIANTS",
+    "WHOLE",
     "Change",
     "Crew",
     "Plan",
     "Product",
     "Stepper",
     "Trace",
+    "Variant",
     "aim",
     "as_array",
     "batches",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lava_casc.dynamics.neuron import aim, cif_step
 from lava_casc.dynamics.product import Product
+from lava_casc.dynamics.variant import WHOLE, Variant
 from lava_casc.integer import split_evenly
 from lava_casc.linear import exact_dtype
 from lava_casc.network import Entry, IntegerNetwork, MaxPool, Neurons, Readout, Shape
@@ -65,21 +66,42 @@ class Plan:
     network : IntegerNetwork
     schedule : WakeSleepSchedule
     device : torch.device or str
+    variant : Variant, optional
 
     Attributes
     ----------
+    last_injection : int
+        The last step in which input or bias may be injected: that of the wake, or the last of all.
     operators : dict of str to tuple of callables
         For every layer that is computed, from the counts of each source to what arrives of them.
     """
 
     def __init__(
-        self, network: IntegerNetwork, schedule: WakeSleepSchedule, device: torch.device | str = "cpu"
+        self,
+        network: IntegerNetwork,
+        schedule: WakeSleepSchedule,
+        device: torch.device | str = "cpu",
+        variant: Variant = WHOLE,
     ) -> None:
         self.network, self.schedule, self.device = network, schedule, torch.device(device)
+        self.variant = variant
+        self.last_injection = schedule.wake_steps if variant.sleeps else schedule.period
+        #: How many times what the wake delivers is delivered in all.
+        self.turns = -(-self.last_injection // schedule.wake_steps)
         self.timing = network.timing(schedule)
         self.last_event = network.last_event(schedule)
-        reach = {layer.name: layer.reach for layer in network.entries}
-        reach |= {name: (0, peak) for name, peak in network.peaks.items()}
+        self.peaks = (
+            network.peaks if variant.capped else dict.fromkeys(network.peaks, schedule.period * schedule.max_burst)
+        )
+        reach = {layer.name: (self.turns * layer.reach[0], self.turns * layer.reach[1]) for layer in network.entries}
+        reach |= {name: (0, peak) for name, peak in self.peaks.items()}
+        greatest = {name: max(high, -low) for name, (low, high) in reach.items()}
+        #: What no partial sum of a layer, and no threshold times a count, can exceed.
+        self.magnitudes = {
+            layer.name: network.magnitude(layer, greatest, self.turns, self.peaks.get(layer.name, 0))
+            for layer in network.computed
+            if not isinstance(layer, MaxPool)
+        }
         self.operators: dict[str, tuple[Operator, ...]] = {}
         self.populations: dict[str, _Population] = {}
         for layer in network.computed:
@@ -96,13 +118,17 @@ class Plan:
         """Return the state in which a spiking layer begins with `n` samples."""
         layer = self.network[name]
         if isinstance(layer, MaxPool):
-            peak = self.network.peaks[name]
+            peak = self.peaks[name]
             return _PoolState(torch.zeros(n, *_last(self.network.shapes[name]), dtype=_holds(peak), device=self.device))
         return _NeuronState(self.populations[name], n)
 
     def inject(self, layer: Entry, total: torch.Tensor) -> _EntryState:
-        """Return the state of an entry that injects `total`, (N, H, W, C) or (N, I), over the wake."""
-        return _EntryState(total, self.schedule.wake_steps)
+        """Return the state of an entry that injects `total`, (N, H, W, C) or (N, I), over every wake_steps steps."""
+        return _EntryState(total, self.schedule.wake_steps, self.last_injection)
+
+    def delivers(self, step: int) -> bool:
+        """Return whether bias arrives at a readout in `step`."""
+        return any(self.populations[readout.name].delivers(step) for readout in self.network.readouts)
 
     def logits(self, sources: dict[str, torch.Tensor], step: int) -> torch.Tensor:
         """Return (N, K) int64: what the readouts have integrated by `step`, from what their sources counted before."""
@@ -143,8 +169,10 @@ class _Population:
         self.shape = plan.network.shapes[layer.name]
         self.released = self.timing.release
         self.device = plan.device
-        # Every sum, and every threshold times a count, lies below this magnitude.
-        self.dtype = exact_dtype(plan.network.magnitudes[layer.name])
+        self.signed = plan.variant.signed
+        self.dtype = exact_dtype(plan.magnitudes[layer.name])
+        #: The steps in which bias arrives.
+        self.wake = range(self.timing.bias_start, self.timing.bias_start + plan.last_injection)
         per_step, start = split_evenly(layer.bias, plan.schedule.wake_steps)
         self.stepped = bool(per_step.any())
         self.per_step = self._tensor(per_step)
@@ -152,7 +180,8 @@ class _Population:
         if isinstance(layer, Neurons):
             self.start = self.start + self._tensor(layer.initial)
             self.threshold = self._tensor(layer.threshold)
-            self.levels, self.holds = layer.levels, _holds(layer.levels)
+            self.levels = plan.peaks[layer.name]
+            self.holds = _holds(self.levels)
             self.max_burst = min(plan.schedule.max_burst, layer.levels)  # 8 bits may hold no greater one
 
     def _tensor(self, values: NDArray[np.int64]) -> torch.Tensor:
@@ -162,12 +191,12 @@ class _Population:
 
     def offset(self, step: int) -> torch.Tensor:
         """Return what was there at the start, and the bias that has been delivered by `step`."""
-        delivered = min(max(step - self.timing.bias_start + 1, 0), self.timing.bias_stop - self.timing.bias_start)
+        delivered = min(max(step - self.wake.start + 1, 0), len(self.wake))
         return self.start + delivered * self.per_step
 
     def delivers(self, step: int) -> bool:
         """Return whether bias arrives in `step`."""
-        return self.stepped and self.timing.bias_start <= step < self.timing.bias_stop
+        return self.stepped and step in self.wake
 
 
 class _NeuronState:
@@ -204,9 +233,9 @@ class _NeuronState:
         if not len(rows):
             return None
         counts = _take(self.count, rows)
-        spikes = cif_step(_take(self.target, rows), counts, self.population.max_burst)
+        spikes = cif_step(_take(self.target, rows), counts, self.population.max_burst, self.population.signed)
         found = _spoken(step, rows, counts, spikes)
-        # A neuron that says nothing is where it aims.
+        # A neuron that says nothing is where it aims, or cannot get there.
         self.unsettled[:] = False
         if found is not None:
             self.unsettled[found.rows] = True
@@ -216,8 +245,9 @@ class _NeuronState:
     def rests(self, step: int) -> bool:
         """Return whether nothing is to come but what may arrive."""
         moving = bool(self.stale.any() or self.unsettled.any())
-        timing = self.population.timing
-        return not moving and step >= timing.release and (not self.population.stepped or step >= timing.bias_stop - 1)
+        population = self.population
+        complete = not population.stepped or step >= population.wake.stop - 1
+        return not moving and step >= population.timing.release and complete
 
     def potential(self, step: int) -> torch.Tensor:
         """Return ``received - threshold * count`` of every neuron after `step`, int64."""
@@ -262,15 +292,15 @@ class _PoolState:
 
 
 class _EntryState:
-    """What is injected evenly over the wake."""
+    """What is injected evenly over the wake, or on and on."""
 
-    def __init__(self, total: torch.Tensor, wake_steps: int) -> None:
-        self.total, self.wake_steps = total, wake_steps
+    def __init__(self, total: torch.Tensor, wake_steps: int, last: int) -> None:
+        self.total, self.wake_steps, self.last = total, wake_steps, last
         self.count = torch.zeros_like(total)
 
     def advance(self, step: int, arrivals: Sequence[Arrival | None] = ()) -> Change | None:
         """Return this step's share: of ``total * t // wake_steps`` by step t."""
-        if step > self.wake_steps:
+        if step > self.last:
             return None
         before = self.count
         self.count = torch.div(self.total * step, self.wake_steps, rounding_mode="floor")
@@ -278,8 +308,8 @@ class _EntryState:
         return _spoken(step, rows, None, self.count - before, self.count)
 
     def rests(self, step: int) -> bool:
-        """Return whether the wake is over."""
-        return step >= self.wake_steps
+        """Return whether the last injection is over."""
+        return step >= self.last
 
 
 class _Windows:

@@ -28,7 +28,7 @@ def aim(received: torch.Tensor, threshold: torch.Tensor, levels: int, dtype: tor
     return received.div_(threshold).clamp_(0, levels).to(dtype)
 
 
-def cif_step(target: torch.Tensor, count: torch.Tensor, max_burst: int) -> torch.Tensor:
+def cif_step(target: torch.Tensor, count: torch.Tensor, max_burst: int, signed: bool = True) -> torch.Tensor:
     """Return the signed spikes of one step, ``clip(target - count, -max_burst, max_burst)``.
 
     With the potential ``u = received - threshold * count`` and the target that `aim` returns, this is for
@@ -40,5 +40,7 @@ def cif_step(target: torch.Tensor, count: torch.Tensor, max_burst: int) -> torch
     target, count : integer tensors of one shape
     max_burst : int
         At least 1.
+    signed : bool
+        Whether spikes may be negative; without them this is the integrate-and-fire neuron with soft reset.
     """
-    return (target - count).clamp_(-max_burst, max_burst)
+    return (target - count).clamp_(-max_burst if signed else 0, max_burst)

@@ -12,8 +12,9 @@ from lava_casc.dynamics.layers import Change, channels_first
 from lava_casc.linear import apply
 from lava_casc.network import Entry, IntegerNetwork, Neurons, Synapse
 
-#: What a record keeps by layer and step.
-BY_STEP = ("messages", "spikes", "potentials")
+#: What a record keeps by layer and step; the last three make up the `errors`.
+ERRORS = ("excess", "deficit", "deviation")
+BY_STEP = ("messages", "negatives", "spikes", "potentials", *ERRORS)
 
 
 class Trace:
@@ -25,7 +26,7 @@ class Trace:
     period : int
     n : int
         Samples in the batch.
-    wanted : collection of {"messages", "spikes", "potentials", "synops"}
+    wanted : collection of {"messages", "negatives", "spikes", "potentials", "synops", "errors"}
     fan_out : dict of str to tensor, optional
         As `fan_outs` returns it; for the synaptic operations.
 
@@ -52,6 +53,10 @@ class Trace:
             shape = network.shapes[layer.name]
             if "messages" in self.wanted:
                 self.kept["messages"][layer.name] = np.zeros((n, period), np.int64)
+            if "negatives" in self.wanted:
+                self.kept["negatives"][layer.name] = np.zeros((n, period), np.int64)
+            if "errors" in self.wanted and isinstance(layer, Neurons):
+                self.kept |= {kind: {**self.kept[kind], layer.name: np.zeros((n, period))} for kind in ERRORS}
             if "spikes" in self.wanted:
                 self.kept["spikes"][layer.name] = np.zeros((n, period, *shape), np.int64)
             if "potentials" in self.wanted and isinstance(layer, Neurons):
@@ -66,6 +71,9 @@ class Trace:
             self.active[rows, change.step - 1] = True
         if "spikes" in self.wanted:
             self.kept["spikes"][name][rows, change.step - 1] = as_array(channels_first(change.spikes))
+        if "negatives" in self.wanted:
+            below = (change.spikes < 0).flatten(1).sum(1)
+            self.kept["negatives"][name][rows, change.step - 1] = as_array(below)
         if not self.wanted & {"messages", "synops"}:
             return
         spoke = change.spikes != 0
@@ -74,6 +82,21 @@ class Trace:
         if "synops" in self.wanted:
             reached = channels_first(spoke) * self.fan_out[name].to(spoke.device)
             self.kept["synops"][name][rows] += as_array(reached.flatten(1).sum(1))
+
+    def compare(self, name: str, step: int, counts: torch.Tensor, expected: torch.Tensor) -> None:
+        """Write down in which neurons the counts after a step, and of all steps to come, are not what is expected.
+
+        Parameters
+        ----------
+        name : str
+        step : int
+        counts, expected : (N, ...) tensors
+            A neuron has too many if it is a whole spike above, or more; too few likewise.
+        """
+        difference = (counts - expected).flatten(1)
+        self.kept["excess"][name][:, step - 1 :] = (difference >= 1).sum(1, keepdim=True).cpu().numpy()
+        self.kept["deficit"][name][:, step - 1 :] = (difference <= -1).sum(1, keepdim=True).cpu().numpy()
+        self.kept["deviation"][name][:, step - 1 :] = difference.abs().sum(1, keepdim=True).cpu().numpy()
 
     def potential(self, name: str, step: int, values: torch.Tensor) -> None:
         """Write down the potentials after a step."""

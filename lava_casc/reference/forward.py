@@ -48,13 +48,13 @@ def forward(network: IntegerNetwork, images: ArrayLike, batch_size: int | None =
         The images do not fit the network's input.
     """
     images = network.encode(images)
-    passing = _Pass(network)
+    passing = Pass(network)
     parts = [passing.sequence(images[part]) for part in batches(network, len(images), batch_size, most=256)]
     counts = {layer.name: np.concatenate([found.counts[layer.name] for found in parts]) for layer in network.spiking}
     return Activations(counts, np.concatenate([found.logits for found in parts]))
 
 
-class _Pass:
+class Pass:
     """The tensors of a network, made once, and the pass through its layers."""
 
     def __init__(self, network: IntegerNetwork) -> None:

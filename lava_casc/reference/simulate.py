@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from lava_casc.dynamics import Change, Plan, Trace, as_array, channels_first, channels_last, fan_outs
+from lava_casc.dynamics import WHOLE, Change, Plan, Trace, Variant, as_array, channels_first, channels_last, fan_outs
 from lava_casc.dynamics.batch import batches
 from lava_casc.dynamics.crew import SHARE
 from lava_casc.dynamics.trace import BY_STEP
 from lava_casc.network import Entry, IntegerNetwork, MaxPool, Neurons
 from lava_casc.record import SpikeRecord
+from lava_casc.reference.forward import Pass
 from lava_casc.schedule import WakeSleepSchedule
 
 #: Numbers that the operators of a layer give back at a time: as much as the processor's cache may hold.
@@ -32,6 +33,7 @@ def simulate(
     record: Iterable[str] = ("counts",),
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
+    variant: Variant = WHOLE,
     progress: Callable[[int], None] | None = None,
 ) -> SpikeRecord:
     """Run a network as spikes, every one of them, and report for every sample whether it ended in proven silence.
@@ -49,12 +51,16 @@ def simulate(
         what the memories inject is what was counted when the phase before ended.
     schedule : WakeSleepSchedule, optional
         By default ``network.schedule()``: unary, with sleep enough for the proven bound.
-    record : iterable of {"counts", "messages", "spikes", "potentials", "synops"}
-        What to keep beside logits and certificates; `spikes` and `potentials` take memory.
+    record : iterable of {"counts", "messages", "negatives", "spikes", "potentials", "synops", "logits", "errors"}
+        What to keep beside logits and certificates; `spikes` and `potentials` take memory. `logits` are those after
+        every step; `errors` compare what each layer has counted after every step with the integer network, and are
+        kept as `excess`, `deficit` and `deviation`.
     batch_size : int, optional
         Samples simulated together; by default as many as memory allows, see `lava_casc.dynamics.batch`.
     device : torch.device or str
         Where torch computes.
+    variant : Variant
+        An ablation of the paper. Only the whole certifies anything.
     progress : callable, optional
         Called with the number of samples finished so far.
 
@@ -64,11 +70,11 @@ def simulate(
     """
     schedule = network.schedule() if schedule is None else schedule
     wanted = frozenset(record)
-    unknown = wanted - {*_BY_LAYER}
+    unknown = wanted - set(RECORDS)
     if unknown:
-        raise ValueError(f"record knows counts, messages, spikes, potentials and synops, not {sorted(unknown)[0]!r}")
+        raise ValueError(f"record knows {', '.join(RECORDS)}, not {sorted(unknown)[0]!r}")
     images = network.encode(images)
-    runner = _Runner(Plan(network, schedule, device), wanted)
+    runner = _Runner(Plan(network, schedule, device, variant), wanted)
     parts = batches(network, len(images), batch_size, most=256)
     threads = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
     if batch_size is None and threads > 1:
@@ -106,6 +112,8 @@ def _in_threads(
         torch.set_num_threads(threads)
 
 
+#: What can be recorded.
+RECORDS = ("counts", "messages", "negatives", "spikes", "potentials", "synops", "logits", "errors")
 #: What a record keeps by layer.
 _BY_LAYER = (*BY_STEP, "counts", "synops")
 
@@ -119,6 +127,8 @@ class _Runner:
         self.fan_out = fan_outs(self.network) if "synops" in wanted else None
         sources = [set(layer.sources) for layer in self.network.spiking]
         self.readers = {name: sum(name in each for each in sources) for name in self.network.shapes}
+        self.passing = Pass(self.network) if "errors" in wanted else None
+        self.certifies = plan.variant == WHOLE
         self.read_out = {source for readout in self.network.readouts for source in readout.sources}
 
     @torch.inference_mode()
@@ -126,17 +136,22 @@ class _Runner:
         """Simulate one batch, phase after phase where the network is recurrent."""
         network = self.network
         if not network.is_recurrent:
-            return self._phase({network.input.name: network.input.injected(images)})[0]
+            truth = self.passing.sequence(images).counts if self.passing else {}
+            return self._phase({network.input.name: network.input.injected(images)}, truth)[0]
         records = []
+        sequence = self.passing.sequence(images).counts if self.passing else {}
         held = {m.name: np.zeros((len(images), *m.shape), np.int64) for m in network.memories}
         for phase in range(images.shape[1]):
             entries = {network.input.name: network.input.injected(images[:, phase]), **held}
-            record, counts = self._phase(entries)
+            truth = {name: counted[:, phase] for name, counted in sequence.items()}
+            record, counts = self._phase(entries, truth)
             records.append(record)
             held = {memory.name: counts[memory.source] for memory in network.memories}
         return _sequence(records)
 
-    def _phase(self, entries: dict[str, NDArray[np.int64]]) -> tuple[SpikeRecord, dict[str, NDArray]]:
+    def _phase(
+        self, entries: dict[str, NDArray[np.int64]], truth: dict[str, NDArray[np.int64]]
+    ) -> tuple[SpikeRecord, dict[str, NDArray]]:
         """Simulate one window of wake and sleep, and return what is recorded, and all counts."""
         network, n, period = self.network, len(entries[self.network.input.name]), self.schedule.period
         trace = Trace(network, period, n, self.wanted, self.fan_out)
@@ -144,12 +159,15 @@ class _Runner:
         remembered = {memory.source for memory in network.memories}
         counts: dict[str, NDArray] = {}
         before_last: dict[str, torch.Tensor] = {}
+        read: dict[str, list[Change]] = {}
         unread = dict(self.readers)
         for layer in (*network.entries, *network.spiking):
             name = layer.name
-            count = self._layer(layer, n, entries, changes, trace)
+            count = self._layer(layer, n, entries, changes, trace, truth)
             if name in self.read_out:
                 before_last[name] = _counted(count, changes[name], period)
+                if "logits" in self.wanted:
+                    read[name] = changes[name]
             if not isinstance(layer, Entry) and (name in remembered or "counts" in self.wanted):
                 counts[name] = as_array(channels_first(count))
             for source in set(layer.sources):
@@ -162,12 +180,30 @@ class _Runner:
             schedule=self.schedule,
             logits=as_array(self.plan.logits(before_last, period)),
             # From the last event on, one silent step is for ever: the certificate.
-            certified=(~trace.active[:, self.plan.last_event - 1 :]).any(1),
+            certified=(~trace.active[:, self.plan.last_event - 1 :]).any(1) & self.certifies,
             last_spike=trace.last_spike,
             counts=counts if "counts" in self.wanted else {},
+            logits_by_step=self._logits(before_last, read) if "logits" in self.wanted else None,
             **kept,
         )
         return record, counts
+
+    def _logits(self, last: dict[str, torch.Tensor], changes: dict[str, list[Change]]) -> NDArray[np.int64]:
+        """Return the logits after every step, (N, T, K)."""
+        counted = {name: torch.zeros_like(count) for name, count in last.items()}
+        by_step: dict[int, list[tuple[str, Change]]] = {}
+        for name, said in changes.items():
+            for change in said:
+                by_step.setdefault(change.step, []).append((name, change))
+        found: list[NDArray[np.int64]] = []
+        for step in range(1, self.schedule.period + 1):
+            for name, change in by_step.get(step - 1, ()):
+                counted[name][change.rows] = change.counts.to(counted[name].dtype)
+            if found and step - 1 not in by_step and not self.plan.delivers(step):
+                found.append(found[-1])
+            else:
+                found.append(as_array(self.plan.logits(counted, step)))
+        return np.stack(found, 1)
 
     def _layer(
         self,
@@ -176,6 +212,7 @@ class _Runner:
         entries: dict[str, NDArray[np.int64]],
         changes: dict[str, list[Change]],
         trace: Trace,
+        truth: dict[str, NDArray[np.int64]],
     ) -> torch.Tensor:
         """Take a layer through all steps, note what it says, and return what it has counted at the end."""
         name, plan = layer.name, self.plan
@@ -189,6 +226,9 @@ class _Runner:
             arriving = [[c for c in changes[source] if c.step < self.schedule.period] for source in layer.sources]
             streams = [_Stream(*pair) for pair in zip(plan.operators[name], arriving, strict=True)]
         said = changes[name] = []
+        wake = self.schedule.wake_steps
+        # Without a sleep, more is expected in every step.
+        ends = "potentials" not in self.wanted and (plan.variant.sleeps or "errors" not in self.wanted)
         for step in range(1, self.schedule.period + 1):
             arrivals = [stream.at(step) for stream in streams]
             change = state.advance(step, arrivals)
@@ -197,7 +237,10 @@ class _Runner:
                 said.append(change._replace(spikes=change.counts[:0]))  # nobody needs them any more
             if "potentials" in self.wanted and isinstance(layer, Neurons):
                 trace.potential(name, step, state.potential(step))
-            elif state.rests(step) and all(stream.over for stream in streams):
+            if "errors" in self.wanted and isinstance(layer, Neurons):
+                expected = channels_last(torch.as_tensor(truth[name])).to(plan.device)
+                trace.compare(name, step, state.count, expected if plan.variant.sleeps else expected * step / wake)
+            if ends and state.rests(step) and all(stream.over for stream in streams):
                 break
         return state.count
 
@@ -253,6 +296,7 @@ def _counted(count: torch.Tensor, changes: list[Change], step: int) -> torch.Ten
 def _sequence(phases: list[SpikeRecord]) -> SpikeRecord:
     """Return one record of the phases of the same samples."""
     certified = np.stack([phase.certified for phase in phases], 1)
+    by_step = [phase.logits_by_step for phase in phases if phase.logits_by_step is not None]
     merged: dict[str, Any] = {
         kind: {name: np.stack([getattr(p, kind)[name] for p in phases], 1) for name in getattr(phases[0], kind)}
         for kind in _BY_LAYER
@@ -263,6 +307,7 @@ def _sequence(phases: list[SpikeRecord]) -> SpikeRecord:
         certified=certified.all(1),
         phases_certified=certified,
         last_spike=np.max([phase.last_spike for phase in phases], 0),
+        logits_by_step=np.stack(by_step, 1) if by_step else None,
         **merged,
     )
 
@@ -272,7 +317,7 @@ def _join(parts: list[SpikeRecord]) -> SpikeRecord:
         kind: {name: np.concatenate([getattr(p, kind)[name] for p in parts]) for name in getattr(parts[0], kind)}
         for kind in _BY_LAYER
     }
-    for kind in ("logits", "certified", "last_spike", "phases_certified"):
+    for kind in ("logits", "logits_by_step", "certified", "last_spike", "phases_certified"):
         if getattr(parts[0], kind) is not None:
             merged[kind] = np.concatenate([getattr(p, kind) for p in parts])
     return replace(parts[0], **merged)

@@ -74,17 +74,9 @@ def plot_spikes(
     MissingDependencyError
         matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "matplotlib is not installed, and pictures need it. Install it with pip install 'lava-casc[plot]'."
-        ) from error
     view = _View(network, record, sample, phase, _of_sample(network, record, sample, phase))
     height = HEIGHT + 0.5 * max(0, len(view.spikes) - 7)
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(height)
     # Margins in inches, so that the title keeps its place in a higher figure.
     grid = figure.add_gridspec(
         2, 2, width_ratios=(1, 5.6), height_ratios=(height - 1.6, 1), left=0.025, right=0.985,
@@ -99,6 +91,26 @@ def plot_spikes(
     _draw_image(figure.add_subplot(grid[0, 0]), image)
     _draw_logits(figure.add_subplot(grid[1, 0]), view)
     _draw_title(figure, view, title, 1 - 0.22 / height)
+    return figure
+
+
+def new_figure(height: float) -> Figure:
+    """Return an empty figure of the usual width, drawn without a screen.
+
+    Raises
+    ------
+    MissingDependencyError
+        matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(
+            "matplotlib is not installed, and pictures need it. Install it with pip install 'lava-casc[plot]'."
+        ) from error
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
     return figure
 
 

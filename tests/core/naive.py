@@ -151,12 +151,12 @@ class Run:
     certified: bool = False
 
 
-def cif(u, y, threshold, levels, burst):
+def cif(u, y, threshold, levels, burst, signed=True):
     """Return one neuron's potential, count and spike, unit by unit."""
     spike = 0
     while u >= threshold and y < levels and spike < burst:
         u, y, spike = u - threshold, y + 1, spike + 1
-    if spike == 0:
+    if spike == 0 and signed:
         while u < 0 and y > 0 and spike > -burst:
             u, y, spike = u + threshold, y - 1, spike - 1
     return u, y, spike
@@ -173,12 +173,12 @@ def naive_phases(network, sequence, schedule):
     return runs
 
 
-def naive_simulate(network, image, schedule):
-    """Run one sample through the whole period of `schedule`."""
-    return _simulate(Wiring(network), {network.input.name: flat(image)}, schedule)
+def naive_simulate(network, image, schedule, signed=True, sleeps=True):
+    """Run one sample through the whole period of `schedule`, or an ablation of it."""
+    return _simulate(Wiring(network), {network.input.name: flat(image)}, schedule, signed, sleeps)
 
 
-def _simulate(wiring, entries, schedule):
+def _simulate(wiring, entries, schedule, signed=True, sleeps=True):
     network, wake = wiring.network, schedule.wake_steps
     near, far = dict.fromkeys(entries, 0), dict.fromkeys(entries, 0)
     u, y, heard, share, bias_from, release = {}, {}, {}, {}, {}, {}
@@ -203,7 +203,7 @@ def _simulate(wiring, entries, schedule):
     for step in range(1, schedule.period + 1):
         arriving = emitted
         emitted = {
-            name: [x * step // wake - x * (step - 1) // wake if step <= wake else 0 for x in values]
+            name: [x * step // wake - x * (step - 1) // wake if step <= wake or not sleeps else 0 for x in values]
             for name, values in entries.items()
         }
         for layer in network.layers[len(entries) :]:
@@ -214,7 +214,7 @@ def _simulate(wiring, entries, schedule):
                 emitted[name] = [a - b for a, b in zip(y[name], before, strict=True)]
                 continue
             current = wiring.currents(layer, arriving)
-            if bias_from[name] <= step < bias_from[name] + wake:
+            if bias_from[name] <= step and (step < bias_from[name] + wake or not sleeps):
                 current = [c + b for c, b in zip(current, share[name], strict=True)]
             u[name] = [a + c for a, c in zip(u[name], current, strict=True)]
             if isinstance(layer, Readout):
@@ -223,7 +223,12 @@ def _simulate(wiring, entries, schedule):
             if step >= release[name]:
                 for i, threshold in enumerate(each(layer.threshold, network.shapes[name])):
                     u[name][i], y[name][i], emitted[name][i] = cif(
-                        u[name][i], y[name][i], threshold, layer.levels, schedule.max_burst
+                        u[name][i],
+                        y[name][i],
+                        threshold,
+                        layer.levels if signed and sleeps else 10**9,
+                        schedule.max_burst,
+                        signed,
                     )
         active = any(any(emitted[layer.name]) for layer in network.spiking)
         run.last_spike = step if active else run.last_spike

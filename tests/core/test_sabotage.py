@@ -102,7 +102,7 @@ NEURONS = {
     "positive spikes alone": ("cif_step", lambda *args: cif_step(*args).clamp(min=0)),
     "spikes without their signs": ("cif_step", lambda *args: cif_step(*args).abs()),
     "spikes of the other sign": ("cif_step", lambda *args: -cif_step(*args)),
-    "half of a burst": ("cif_step", lambda target, count, burst: cif_step(target, count, burst) // 2),
+    "half of a burst": ("cif_step", lambda *args: cif_step(*args) // 2),
     "bursts one too great": ("cif_step", lambda *args: cif_step(*args) + cif_step(*args).sign()),
 }
 

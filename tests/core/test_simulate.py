@@ -154,8 +154,8 @@ def test_ties_are_won_by_the_first_class():
 
 
 def test_what_cannot_be_recorded_is_refused():
-    with pytest.raises(ValueError, match="record knows counts, messages, .*, not 'logits'"):
-        simulate(dense_network(), [[1]], record=("counts", "logits"))
+    with pytest.raises(ValueError, match="record knows counts, messages, .*, not 'currents'"):
+        simulate(dense_network(), [[1]], record=("counts", "currents"))
 
 
 @pytest.mark.parametrize("size", [0, -1])
