@@ -28,8 +28,6 @@ from lava_casc.schedule import WakeSleepSchedule
 VERSION = 1
 #: The ranks that are counted as right.
 RANKS = {"top1": 1, "top5": 5}
-#: The variant that runs on the chip, and that alone certifies.
-WHOLE = "cif+wsc"
 #: Samples between two savings, at least.
 CHUNK = 256
 
@@ -86,10 +84,6 @@ class Curves:
     def certified(self) -> int:
         """Samples that were certified."""
         return sum(self.silent)
-
-    def accuracy(self, variant: str, rank: str = "top1") -> NDArray[np.float64]:
-        """Return the share that is right after every step."""
-        return np.array(self.variants[variant][rank]) / max(1, self.samples)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the sums, and what follows from them, for a file."""

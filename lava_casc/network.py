@@ -18,6 +18,7 @@ Shapes are ``(C, H, W)`` for images and ``(N,)`` for flat layers. Arrays are rea
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -616,6 +617,11 @@ class IntegerNetwork(_Frozen):
     def spiking(self) -> tuple[Neurons | MaxPool, ...]:
         """The layers that emit spikes, the input aside."""
         return tuple(layer for layer in self.layers if isinstance(layer, Neurons | MaxPool))
+
+    @property
+    def neurons(self) -> int:
+        """The neurons of all layers together, those of entries and readouts among them."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
 
     @property
     def levels(self) -> int:

@@ -181,6 +181,7 @@ def test_the_command_leaves_json_csv_and_a_picture(tmp_path):
     for options, message in (
         (("--variants", "cif,lif"), "--variants: 'lif' is not known. Use any of if, if+wsc, cif, cif+wsc"),
         (("--steps", 3), "steps (3) is smaller than the wake (8)"),
+        (("--certified",), "Leave --engine, --certified and --output out"),
         (("--samples", 59), "another network, schedule or data"),
     ):
         found = _casc("evaluate", MODEL, "--curves", "out", "--samples", 60, "--steps", 40, *options, cwd=tmp_path)

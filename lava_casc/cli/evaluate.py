@@ -100,6 +100,8 @@ def evaluate(
         integer, stored = _network_of(network, checkpoint)
     schedule = schedule_of(integer, stored, mode, wake_steps, sleep_steps)
     if curves is not None:
+        if engine != "reference" or certified or output is not None:
+            raise DataError("--curves: has its own simulator and files. Leave --engine, --certified and --output out.")
         _draw_curves(checkpoint, integer, schedule, task, curves, steps, variants, as_json)
         return
     simulated = _trials(integer, schedule, task.samples, trials, seed) if certified else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from lava_casc.network import IntegerNetwork
 
 #: Neurons of all samples of a batch together, where the caller does not choose: about a gigabyte of state.
@@ -22,8 +20,7 @@ def batches(network: IntegerNetwork, samples: int, batch_size: int | None, most:
     most : int
     """
     if batch_size is None:
-        neurons = sum(math.prod(shape) for shape in network.shapes.values())
-        batch_size = max(1, min(most, BATCH_NEURONS // neurons))
+        batch_size = max(1, min(most, BATCH_NEURONS // network.neurons))
     elif batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     return [slice(start, start + batch_size) for start in range(0, max(1, samples), batch_size)]

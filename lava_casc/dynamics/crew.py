@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -45,13 +44,12 @@ class Crew:
         torch.set_num_threads(1)  # before torch does anything
         self.plan, self.wanted = Plan(network, schedule), frozenset(wanted)
         self.threads = threads or len(os.sched_getaffinity(0))
-        self.neurons = sum(math.prod(shape) for shape in network.shapes.values())
         self.pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
         self.steppers: list[Stepper] = []
 
     def begin(self, samples: NDArray[np.int64], until_silent: bool = True) -> None:
         """Begin with a batch."""
-        shares = max(1, min(self.threads, len(samples), len(samples) * self.neurons // SHARE))
+        shares = max(1, min(self.threads, len(samples), len(samples) * self.plan.network.neurons // SHARE))
         self.steppers = [
             Stepper(self.plan, part, until_silent=until_silent, wanted=self.wanted)
             for part in np.array_split(samples, shares)

@@ -119,7 +119,9 @@ class Plan:
         layer = self.network[name]
         if isinstance(layer, MaxPool):
             peak = self.peaks[name]
-            return _PoolState(torch.zeros(n, *_last(self.network.shapes[name]), dtype=_holds(peak), device=self.device))
+            return _PoolState(
+                torch.zeros(n, *last_shape(self.network.shapes[name]), dtype=_holds(peak), device=self.device)
+            )
         return _NeuronState(self.populations[name], n)
 
     def inject(self, layer: Entry, total: torch.Tensor) -> _EntryState:
@@ -153,7 +155,8 @@ def channels_first(values: torch.Tensor) -> torch.Tensor:
     return values.permute(0, 3, 1, 2) if values.ndim == 4 else values
 
 
-def _last(shape: Shape) -> Shape:
+def last_shape(shape: Shape) -> Shape:
+    """Return (H, W, C) of (C, H, W); a flat shape stays."""
     return (*shape[1:], shape[0]) if len(shape) == 3 else shape
 
 
@@ -167,7 +170,6 @@ class _Population:
     def __init__(self, plan: Plan, layer: Neurons | Readout) -> None:
         self.layer, self.timing = layer, plan.timing[layer.name]
         self.shape = plan.network.shapes[layer.name]
-        self.released = self.timing.release
         self.device = plan.device
         self.signed = plan.variant.signed
         self.dtype = exact_dtype(plan.magnitudes[layer.name])
@@ -182,7 +184,7 @@ class _Population:
             self.threshold = self._tensor(layer.threshold)
             self.levels = plan.peaks[layer.name]
             self.holds = _holds(self.levels)
-            self.max_burst = min(plan.schedule.max_burst, layer.levels)  # 8 bits may hold no greater one
+            self.max_burst = min(plan.schedule.max_burst, self.levels)  # 8 bits may hold no greater one
 
     def _tensor(self, values: NDArray[np.int64]) -> torch.Tensor:
         if values.ndim == 3:
@@ -204,7 +206,7 @@ class _NeuronState:
 
     def __init__(self, population: _Population, n: int) -> None:
         self.population, self.n = population, n
-        shape = _last(population.shape)
+        shape = last_shape(population.shape)
         device = population.device
         self.parts: list[torch.Tensor | None] = [None] * len(population.layer.synapses)
         self.target = torch.zeros(n, *shape, dtype=population.holds, device=device)
@@ -222,7 +224,7 @@ class _NeuronState:
                 self.stale[arrival[0]] = True
         if self.population.delivers(step):
             self.stale[:] = True
-        if step < self.population.released:
+        if step < self.population.timing.release:
             return None
         rows = _where(self.stale)
         if len(rows):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lava_casc.dynamics.layers import Arrival, Change, Plan, State, channels_first, channels_last
+from lava_casc.dynamics.layers import Arrival, Change, Plan, State, channels_first, channels_last, last_shape
 from lava_casc.dynamics.trace import Trace, as_array
 from lava_casc.network import Entry
 
@@ -62,7 +62,7 @@ class Stepper:
         injected = torch.as_tensor(np.ascontiguousarray(network.input.injected(phase)))
         totals = {network.input.name: channels_last(injected).to(plan.device)}
         for memory in network.memories:
-            shape = (self.n, *_last(memory.shape))
+            shape = (self.n, *last_shape(memory.shape))
             totals[memory.name] = held.get(memory.source, torch.zeros(shape, dtype=torch.int64, device=plan.device))
         self.states: dict[str, State] = {
             layer.name: plan.inject(layer, totals[layer.name]) for layer in network.entries
@@ -115,7 +115,3 @@ class Stepper:
         self.over = len(self.logits) == len(self.phases)
         if not self.over:
             self._begin({m.source: self.states[m.source].count.to(torch.int64) for m in self.network.memories})
-
-
-def _last(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (*shape[1:], shape[0]) if len(shape) == 3 else shape

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -89,8 +88,7 @@ def simulate(
 
 def _shares(network: IntegerNetwork, samples: int, together: int, threads: int) -> list[slice]:
     """Return batches such that each thread has its own, and all of them together take no more memory than one would."""
-    neurons = sum(math.prod(shape) for shape in network.shapes.values())
-    worthwhile = min(threads, max(1, samples * neurons // SHARE))
+    worthwhile = min(threads, max(1, samples * network.neurons // SHARE))
     return batches(network, samples, max(1, min(-(-together // worthwhile), -(-samples // worthwhile))), most=1)
 
 

@@ -118,7 +118,8 @@ def test_a_broken_neuron_goes_red(monkeypatch, what, mode):
 def test_a_release_that_is_not_waited_for_costs_messages_but_stays_exact(monkeypatch):
     # The theorem holds for every release; what the release is for are the messages.
     before = _messages()
-    monkeypatch.setattr(layers._Population, "released", property(lambda _: 1, lambda *_: None), raising=False)
+    early = property(lambda self: self.early, lambda self, t: setattr(self, "early", dataclasses.replace(t, release=1)))
+    monkeypatch.setattr(layers._Population, "timing", early, raising=False)
     assert _red(modes=("graded",)) == 0
     assert _messages() > before
 

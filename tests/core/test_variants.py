@@ -54,6 +54,19 @@ def test_each_variant_agrees_with_loops_over_python_ints(name, seed, make):
         assert bool(found.certified[i]) == (run.certified and name == "cif+wsc")
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_bursts_are_those_of_the_schedule_also_beyond_a_layers_levels(name):
+    for seed in range(4):
+        network, images, _ = _case(seed, random_graph)
+        schedule = WakeSleepSchedule(2, 6, 3 * network.levels)
+        variant = VARIANTS[name]
+        found = simulate(network, images, schedule, record=("spikes",), variant=variant)
+        for i, image in enumerate(network.encode(images)):
+            run = naive_simulate(network, image, schedule, variant.signed, variant.sleeps)
+            for layer in network.spiking:
+                assert flat(found.spikes[layer.name][i]) == flat(np.array(run.spikes[layer.name]))
+
+
 def test_only_the_whole_certifies():
     network, images, _ = _case(1, random_network)
     schedule = network.schedule()
