@@ -222,7 +222,7 @@ def test_small_batches_have_no_threads_and_large_ones_as_many_as_there_are_proce
     try:
         made = Crew(network, network.schedule())
         shares = []
-        for share in (made.neurons * 4, made.neurons * 2, made.neurons):
+        for share in (network.neurons * 4, network.neurons * 2, network.neurons):
             monkeypatch.setattr(crew, "SHARE", share)
             made.begin(small_images(4))
             shares.append(len(made.steppers))
