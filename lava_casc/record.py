@@ -37,8 +37,8 @@ class SpikeRecord:
         The sum of spikes of each recorded layer at the end.
     potentials : dict of str to (N, T, ...) ndarray, optional
         The potential of each recorded neuron after each step.
-    synops : dict of str to (N,) ndarray of int64, optional
-        Synaptic operations that each layer's messages caused: messages times real fan-out.
+    synops : dict of str to (N, T) ndarray of int64, optional
+        Synaptic operations that each layer's messages caused, by the step of the message: messages times real fan-out.
     logits_by_step : (N, T, K) ndarray of int64, optional
         What the readouts had integrated after each step.
     excess, deficit : dict of str to (N, T) ndarray, optional

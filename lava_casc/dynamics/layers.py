@@ -14,7 +14,7 @@ from lava_casc.dynamics.product import Product
 from lava_casc.dynamics.variant import WHOLE, Variant
 from lava_casc.integer import split_evenly
 from lava_casc.linear import exact_dtype
-from lava_casc.network import Entry, IntegerNetwork, MaxPool, Neurons, Readout, Shape
+from lava_casc.network import Entry, IntegerNetwork, MaxPool, Memory, Neurons, Readout, Shape
 from lava_casc.schedule import WakeSleepSchedule
 
 #: The greatest count that is held in 8 bits.
@@ -95,6 +95,7 @@ class Plan:
         )
         reach = {layer.name: (self.turns * layer.reach[0], self.turns * layer.reach[1]) for layer in network.entries}
         reach |= {name: (0, peak) for name, peak in self.peaks.items()}
+        reach |= {memory.name: reach[memory.source] for memory in network.memories}
         greatest = {name: max(high, -low) for name, (low, high) in reach.items()}
         #: What no partial sum of a layer, and no threshold times a count, can exceed.
         self.magnitudes = {
@@ -125,8 +126,12 @@ class Plan:
         return _NeuronState(self.populations[name], n)
 
     def inject(self, layer: Entry, total: torch.Tensor) -> _EntryState:
-        """Return the state of an entry that injects `total`, (N, H, W, C) or (N, I), over every wake_steps steps."""
-        return _EntryState(total, self.schedule.wake_steps, self.last_injection)
+        """Return the state of an entry that injects `total`, (N, H, W, C) or (N, I), over every wake_steps steps.
+
+        A memory does so over the steps in which its source was heard: where nothing sleeps, they are all.
+        """
+        window = self.last_injection if isinstance(layer, Memory) else self.schedule.wake_steps
+        return _EntryState(total, window, self.last_injection)
 
     def delivers(self, step: int) -> bool:
         """Return whether bias arrives at a readout in `step`."""
@@ -294,18 +299,18 @@ class _PoolState:
 
 
 class _EntryState:
-    """What is injected evenly over the wake, or on and on."""
+    """What is injected evenly over a window, or on and on at that rate."""
 
-    def __init__(self, total: torch.Tensor, wake_steps: int, last: int) -> None:
-        self.total, self.wake_steps, self.last = total, wake_steps, last
+    def __init__(self, total: torch.Tensor, window: int, last: int) -> None:
+        self.total, self.window, self.last = total, window, last
         self.count = torch.zeros_like(total)
 
     def advance(self, step: int, arrivals: Sequence[Arrival | None] = ()) -> Change | None:
-        """Return this step's share: of ``total * t // wake_steps`` by step t."""
+        """Return this step's share: of ``total * t // window`` by step t."""
         if step > self.last:
             return None
         before = self.count
-        self.count = torch.div(self.total * step, self.wake_steps, rounding_mode="floor")
+        self.count = torch.div(self.total * step, self.window, rounding_mode="floor")
         rows = torch.arange(len(before), device=before.device)
         return _spoken(step, rows, None, self.count - before, self.count)
 

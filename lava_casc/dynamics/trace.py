@@ -14,7 +14,8 @@ from lava_casc.network import Entry, IntegerNetwork, Neurons, Synapse
 
 #: What a record keeps by layer and step; the last three make up the `errors`.
 ERRORS = ("excess", "deficit", "deviation")
-BY_STEP = ("messages", "negatives", "spikes", "potentials", *ERRORS)
+NUMBERS = ("messages", "negatives", "synops")
+BY_STEP = (*NUMBERS, "spikes", "potentials", *ERRORS)
 
 
 class Trace:
@@ -48,21 +49,17 @@ class Trace:
     ) -> None:
         self.network, self.wanted, self.fan_out = network, frozenset(wanted), fan_out or {}
         self.active = np.zeros((n, period), bool)
-        self.kept: dict[str, dict[str, NDArray]] = {kind: {} for kind in (*BY_STEP, "synops")}
+        self.kept: dict[str, dict[str, NDArray]] = {kind: {} for kind in BY_STEP}
         for layer in (*network.entries, *network.spiking):
             shape = network.shapes[layer.name]
-            if "messages" in self.wanted:
-                self.kept["messages"][layer.name] = np.zeros((n, period), np.int64)
-            if "negatives" in self.wanted:
-                self.kept["negatives"][layer.name] = np.zeros((n, period), np.int64)
+            for kind in self.wanted.intersection(NUMBERS):
+                self.kept[kind][layer.name] = np.zeros((n, period), np.int64)
             if "errors" in self.wanted and isinstance(layer, Neurons):
                 self.kept |= {kind: {**self.kept[kind], layer.name: np.zeros((n, period))} for kind in ERRORS}
             if "spikes" in self.wanted:
                 self.kept["spikes"][layer.name] = np.zeros((n, period, *shape), np.int64)
             if "potentials" in self.wanted and isinstance(layer, Neurons):
                 self.kept["potentials"][layer.name] = np.zeros((n, period, *shape), np.int64)
-            if "synops" in self.wanted:
-                self.kept["synops"][layer.name] = np.zeros(n, np.int64)
 
     def note(self, name: str, change: Change) -> None:
         """Write down what a layer says in a step."""
@@ -81,7 +78,7 @@ class Trace:
             self.kept["messages"][name][rows, change.step - 1] = as_array(spoke.flatten(1).sum(1))
         if "synops" in self.wanted:
             reached = channels_first(spoke) * self.fan_out[name].to(spoke.device)
-            self.kept["synops"][name][rows] += as_array(reached.flatten(1).sum(1))
+            self.kept["synops"][name][rows, change.step - 1] = as_array(reached.flatten(1).sum(1))
 
     def compare(self, name: str, step: int, counts: torch.Tensor, expected: torch.Tensor) -> None:
         """Write down in which neurons the counts after a step, and of all steps to come, are not what is expected.

@@ -113,7 +113,7 @@ def _in_threads(
 #: What can be recorded.
 RECORDS = ("counts", "messages", "negatives", "spikes", "potentials", "synops", "logits", "errors")
 #: What a record keeps by layer.
-_BY_LAYER = (*BY_STEP, "counts", "synops")
+_BY_LAYER = (*BY_STEP, "counts")
 
 
 class _Runner:

@@ -162,14 +162,14 @@ def cif(u, y, threshold, levels, burst, signed=True):
     return u, y, spike
 
 
-def naive_phases(network, sequence, schedule):
+def naive_phases(network, sequence, schedule, signed=True, sleeps=True):
     """Run the phases of a sequence, already encoded; each goes on from the counts with which the last one ended."""
     wiring, runs = Wiring(network), []
     for element in sequence:
         entries = {network.input.name: _entered(network, element)}
         for memory in network.memories:
             entries[memory.name] = runs[-1].counts[memory.source] if runs else [0] * wiring.size(memory.name)
-        runs.append(_simulate(wiring, entries, schedule))
+        runs.append(_simulate(wiring, entries, schedule, signed, sleeps))
     return runs
 
 
@@ -180,6 +180,8 @@ def naive_simulate(network, image, schedule, signed=True, sleeps=True):
 
 def _simulate(wiring, entries, schedule, signed=True, sleeps=True):
     network, wake = wiring.network, schedule.wake_steps
+    # What a memory has heard through all of a phase that never slept it says through all of the next.
+    pace = {name: wake if sleeps or name == network.input.name else schedule.period for name in entries}
     near, far = dict.fromkeys(entries, 0), dict.fromkeys(entries, 0)
     u, y, heard, share, bias_from, release = {}, {}, {}, {}, {}, {}
     for layer in network.layers[len(entries) :]:
@@ -203,7 +205,10 @@ def _simulate(wiring, entries, schedule, signed=True, sleeps=True):
     for step in range(1, schedule.period + 1):
         arriving = emitted
         emitted = {
-            name: [x * step // wake - x * (step - 1) // wake if step <= wake or not sleeps else 0 for x in values]
+            name: [
+                x * step // pace[name] - x * (step - 1) // pace[name] if step <= pace[name] or not sleeps else 0
+                for x in values
+            ]
             for name, values in entries.items()
         }
         for layer in network.layers[len(entries) :]:

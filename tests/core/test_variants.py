@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from naive import flat, naive_simulate
+from naive import flat, naive_phases, naive_simulate
 from random_networks import random_graph, random_images, random_network, random_recurrent, random_sequences
 from spine import dense_network
 
@@ -65,6 +65,24 @@ def test_bursts_are_those_of_the_schedule_also_beyond_a_layers_levels(name):
             run = naive_simulate(network, image, schedule, variant.signed, variant.sleeps)
             for layer in network.spiking:
                 assert flat(found.spikes[layer.name][i]) == flat(np.array(run.spikes[layer.name]))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_sequences_memories_go_on_at_the_rate_that_they_heard(name):
+    variant = VARIANTS[name]
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        network = random_recurrent(rng)
+        images = random_sequences(rng, network, 2)
+        schedule = WakeSleepSchedule(int(rng.integers(1, 2 * network.levels)), int(rng.integers(2, 20)), 1 + seed % 3)
+        found = simulate(network, images, schedule, record=("spikes", "counts"), variant=variant)
+        for i, sequence in enumerate(network.encode(images)):
+            runs = naive_phases(network, sequence, schedule, variant.signed, variant.sleeps)
+            for phase, run in enumerate(runs):
+                for layer in network.spiking:
+                    assert flat(found.counts[layer.name][i, phase]) == run.counts[layer.name]
+                    assert flat(found.spikes[layer.name][i, phase]) == flat(np.array(run.spikes[layer.name]))
+            assert flat(found.logits[i]) == [sum(values) for values in zip(*(run.logits for run in runs), strict=True)]
 
 
 def test_only_the_whole_certifies():
