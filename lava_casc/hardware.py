@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lava_casc.configs import read_toml, shipped
 from lava_casc.errors import HardwareConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 DEFAULT = "loihi2"
 
@@ -58,11 +53,7 @@ def read_hardware(source: str | Path = DEFAULT) -> Hardware:
     """
     path = _find(source)
     try:
-        return Hardware.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise HardwareConfigError(
-            f"{path}: not a readable TOML file ({error}). Start from hw_configs/{DEFAULT}.toml."
-        ) from error
+        return Hardware.model_validate(read_toml(path))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -71,21 +62,17 @@ def read_hardware(source: str | Path = DEFAULT) -> Hardware:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Return the configurations that lava_casc ships, by name, from the installed package or the source tree."""
-    here = Path(__file__).resolve().parent
-    for folder in (here / "hw_configs", here.parent / "hw_configs"):
-        if folder.is_dir():
-            return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-    return {}
+    """Return the configurations that lava_casc ships, by name."""
+    return shipped("")
 
 
 def _find(source: str | Path) -> Path:
     path = Path(source)
     if path.is_file():
         return path
-    shipped = shipped_configs()
-    if str(source) in shipped:
-        return shipped[str(source)]
+    known = shipped_configs()
+    if str(source) in known:
+        return known[str(source)]
     raise HardwareConfigError(
-        f"{source}: no such hardware configuration. Give a TOML file or one of: {', '.join(shipped)}."
+        f"{source}: no such hardware configuration. Give a TOML file or one of: {', '.join(known)}."
     )

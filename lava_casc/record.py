@@ -43,7 +43,8 @@ class SpikeRecord:
         What the readouts had integrated after each step.
     excess, deficit : dict of str to (N, T) ndarray, optional
         Neurons that have counted too much, or too little, after each step, by a whole spike or more: against the
-        integer network, or against ``count * step / wake_steps`` of it where the injection goes on.
+        integer network, or against ``count * (step - distance) / wake_steps`` of it where the injection goes on; what
+        is injected takes `distance` steps to the layer.
     deviation : dict of str to (N, T) ndarray, optional
         The sum over all neurons of how far they are from that.
     phases_certified : (N, P) ndarray of bool, optional

@@ -60,14 +60,20 @@ def evaluate(
     ] = False,
     trials: Annotated[int, typer.Option("--trials", min=1, help="With --certified: samples that are simulated.")] = 100,
     seed: Annotated[int, typer.Option("--seed", min=0, help="With --certified: chooses these samples.")] = 0,
-    curves: Annotated[
+    study: Annotated[
         Path | None,
-        typer.Option("--curves", help="Classification: accuracy after every step, into this folder; resumable."),
+        typer.Option("--study", help="Accuracy, errors and cost after every step, into this folder; resumable."),
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="With --curves: up to this step.")] = 64,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", min=1, help="With --study: the last step; by default four times the levels."),
+    ] = None,
     variants: Annotated[
-        str, typer.Option("--variants", help="With --curves: which of if, if+wsc, cif and cif+wsc.")
+        str, typer.Option("--variants", help="With --study: which of if, if+wsc and cif to run beside cif+wsc.")
     ] = "if,if+wsc,cif,cif+wsc",
+    draw: Annotated[
+        str, typer.Option("--draw", help="With --study: samples whose spikes are drawn; by default 0 and the slowest.")
+    ] = "",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -99,10 +105,13 @@ def evaluate(
     else:
         integer, stored = _network_of(network, checkpoint)
     schedule = schedule_of(integer, stored, mode, wake_steps, sleep_steps)
-    if curves is not None:
+    if study is not None:
         if engine != "reference" or certified or output is not None:
-            raise DataError("--curves: has its own simulator and files. Leave --engine, --certified and --output out.")
-        _draw_curves(checkpoint, integer, schedule, task, curves, steps, variants, as_json)
+            raise DataError("--study: has its own simulator and files. Leave --engine, --certified and --output out.")
+        from lava_casc.cli.study import Request, run_study
+
+        request = Request(model, network, source, study, steps, variants, draw)
+        run_study(request, checkpoint, integer, schedule, task, as_json)
         return
     simulated = _trials(integer, schedule, task.samples, trials, seed) if certified else None
     # Lava compiles the network for each of its runs, the reference simulator prepares it.
@@ -164,19 +173,23 @@ def _trials(
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What a checkpoint is evaluated on: images by their indices, a prediction for each, and the scores of some."""
+class Task:
+    """What a checkpoint is evaluated on: images by their indices, a prediction for each, and the scores of some.
+
+    `truth` is what the scores compare with; for classifiers the labels.
+    """
 
     samples: int
     images: Callable[[range], Any]
     predict: Callable[[Any], Any]
     score: Callable[[Any, NDArray[np.int64]], dict[str, float | None]]
-    labels: NDArray[np.int64] | None = None
+    truth: list[Any]
+    classifies: bool = True
 
 
 def _detection(
     model: Path, checkpoint: Checkpoint, data: str | None, folder: Path | None, split: str | None, samples: int | None
-) -> _Task:
+) -> Task:
     from lava_casc.detection import detect, detector_of, mean_average_precision, read_voc, splits
 
     if data is not None or folder is None:
@@ -184,40 +197,43 @@ def _detection(
     classes, stride = detector_of(checkpoint)
     _, height, width = checkpoint.input.shape
     found = read_voc(folder, split or splits(folder)[1], (height, width), classes).first(samples)
-    return _Task(
+    return Task(
         len(found),
         found.images,
         lambda maps: detect(maps, stride),
         lambda predictions, chosen: mean_average_precision(predictions, [found.objects[i] for i in chosen], classes),
+        [array for objects in found.objects for array in (objects.boxes, objects.labels, objects.difficult)],
+        classifies=False,
     )
 
 
 def _texts(
     model: Path, checkpoint: Checkpoint, data: str | None, folder: Path | None, split: str | None, samples: int | None
-) -> _Task:
+) -> Task:
     if data is not None or folder is None:
         raise DataError(f"{model}: a classifier of texts. Give --data-dir FOLDER with test.csv, and no --data.")
     tokens, labels = load_texts(checkpoint, folder, split or "test", samples)
-    return _Task(
+    return Task(
         len(tokens),
         lambda chosen: tokens[chosen.start : chosen.stop],
         lambda outputs: outputs[0].argmax(1),
         lambda predictions, chosen: {"accuracy": float((labels[chosen] == predictions).mean())},
+        [labels],
     )
 
 
 def _classification(
     model: Path, checkpoint: Checkpoint, name: str, data_dir: Path | None, download: bool, samples: int | None
-) -> _Task:
+) -> Task:
     images, labels = load_images(name, data_dir, download, None, samples)
     if images.shape[1:] != checkpoint.input.shape:
         raise DataError(f"{model}: takes {checkpoint.input.shape}, but the images of {name} are {images.shape[1:]}.")
-    return _Task(
+    return Task(
         len(images),
         lambda chosen: images[chosen.start : chosen.stop],
         lambda outputs: outputs[0].argmax(1),
         lambda predictions, chosen: {"accuracy": float((labels[chosen] == predictions).mean())},
-        labels,
+        [labels],
     )
 
 
@@ -231,63 +247,6 @@ def _network_of(path: Path, checkpoint: Checkpoint) -> tuple[IntegerNetwork, Wak
     if (theirs.shape, theirs.low, theirs.high, theirs.scale) != (shape, ours.low, ours.high, ours.scale):
         raise DataError(f"{path}: its input is not that of the checkpoint. Export the checkpoint again.")
     return file.network, file.schedule
-
-
-def _draw_curves(
-    checkpoint: Checkpoint,
-    network: IntegerNetwork,
-    schedule: WakeSleepSchedule,
-    task: _Task,
-    folder: Path,
-    steps: int,
-    names: str,
-    as_json: bool,
-) -> None:
-    """Measure accuracy after every step, and leave JSON, CSV and a picture in a folder."""
-    from lava_casc.curves import measure, write_csv
-    from lava_casc.dynamics import VARIANTS
-    from lava_casc.report import plot_curves, save_figure
-
-    chosen = tuple(names.split(","))
-    unknown = [name for name in chosen if name not in VARIANTS]
-    if unknown:
-        raise DataError(f"--variants: {unknown[0]!r} is not known. Use any of {', '.join(VARIANTS)}.")
-    if task.labels is None:
-        raise DataError("--curves: is for classifiers of images. Leave it out.")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "curves.json"
-    with console.progress("accuracy after every step", task.samples) as bar:
-        found = measure(
-            checkpoint.model,
-            network,
-            schedule,
-            task.images(range(task.samples)),
-            task.labels,
-            steps=steps,
-            variants=chosen,
-            path=path,
-            progress=bar,
-        )
-    data = found.as_dict()
-    write_csv(found, folder / "curves.csv")
-    save_figure(plot_curves(data), folder / "curves.png")
-    if as_json:
-        console.out.print_json(json.dumps(data["summary"]))
-        return
-    planned = min(found.planned, found.steps)
-    rows: list[list[Any]] = []
-    for name, ranks in data["summary"]["accuracy"].items():
-        shares = (f"{share:.2%} ({low:.2%} to {high:.2%})" for share, low, high in ranks.values())
-        rows.append([name if name in ("float", "integer") else f"{name}, step {planned}", *shares])
-    console.table(
-        f"{found.samples} samples, with 95 % confidence intervals", ["", *next(iter(found.reference.values()))], rows
-    )
-    summary = data["summary"]
-    console.out.print(
-        f"certified silent: {found.certified} of {found.samples}; last spike in step {summary['last_spike_median']:g} "
-        f"(median), {summary['last_spike_p99']:g} (99 %), {summary['last_spike_max']} (greatest)"
-    )
-    console.out.print(f"curves.json, curves.csv, curves.png: {folder}")
 
 
 def _print_evaluation(result: dict[str, Any]) -> None:

@@ -224,7 +224,7 @@ class _Runner:
             arriving = [[c for c in changes[source] if c.step < self.schedule.period] for source in layer.sources]
             streams = [_Stream(*pair) for pair in zip(plan.operators[name], arriving, strict=True)]
         said = changes[name] = []
-        wake = self.schedule.wake_steps
+        wake, distance = self.schedule.wake_steps, self.network.distances[name][0]
         # Without a sleep, more is expected in every step.
         ends = "potentials" not in self.wanted and (plan.variant.sleeps or "errors" not in self.wanted)
         for step in range(1, self.schedule.period + 1):
@@ -237,7 +237,8 @@ class _Runner:
                 trace.potential(name, step, state.potential(step))
             if "errors" in self.wanted and isinstance(layer, Neurons):
                 expected = channels_last(torch.as_tensor(truth[name])).to(plan.device)
-                trace.compare(name, step, state.count, expected if plan.variant.sleeps else expected * step / wake)
+                share = 1 if plan.variant.sleeps else max(0, step - distance) / wake
+                trace.compare(name, step, state.count, expected * share)
             if ends and state.rests(step) and all(stream.over for stream in streams):
                 break
         return state.count
@@ -311,6 +312,8 @@ def _sequence(phases: list[SpikeRecord]) -> SpikeRecord:
 
 
 def _join(parts: list[SpikeRecord]) -> SpikeRecord:
+    if len(parts) == 1:
+        return parts[0]
     merged: dict[str, Any] = {
         kind: {name: np.concatenate([getattr(p, kind)[name] for p in parts]) for name in getattr(parts[0], kind)}
         for kind in _BY_LAYER

@@ -1,6 +1,6 @@
-"""Pictures of a run."""
+"""Pictures of a run, and the page of a study."""
 
-from lava_casc.report.curves import plot_curves
 from lava_casc.report.raster import plot_spikes, save_figure
+from lava_casc.report.svg import as_svg
 
-__all__ = ["plot_curves", "plot_spikes", "save_figure"]
+__all__ = ["as_svg", "plot_spikes", "save_figure"]

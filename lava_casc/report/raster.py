@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ TINY, SMALL, LARGE = 7.5, 8.5, 11
 AFTERMATH = 3
 #: The greatest spike that a layer can emit is drawn so long to one side, in steps, and the smallest at least so long.
 LONGEST, SHORTEST = 0.42, 0.06
+#: Of a layer with more neurons than this, every k-th is drawn: there are fewer pixels than that.
+MOST = 2000
 #: Longer names of layers lose their beginning.
 NAME_LENGTH = 18
 
@@ -94,8 +97,8 @@ def plot_spikes(
     return figure
 
 
-def new_figure(height: float) -> Figure:
-    """Return an empty figure of the usual width, drawn without a screen.
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """Return an empty figure of so many inches, drawn without a screen.
 
     Raises
     ------
@@ -109,7 +112,7 @@ def new_figure(height: float) -> Figure:
         raise MissingDependencyError(
             "matplotlib is not installed, and pictures need it. Install it with pip install 'lava-casc[plot]'."
         ) from error
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -147,7 +150,7 @@ class _View:
         """The phases of the sample, 1 without recurrence."""
         return 1 if self.record.phases_certified is None else self.record.phases_certified.shape[1]
 
-    @property
+    @cached_property
     def end(self) -> int:
         """The last step with a spike, the input's too, which a record's `last_spike` leaves out; or the run's last."""
         if not self.certified:
@@ -168,11 +171,11 @@ class _View:
     def _steps(self) -> int:
         return max(len(values) for values in self.spikes.values())
 
-    @property
+    @cached_property
     def has_negative(self) -> bool:
         return any(values.min(initial=0) < 0 for values in self.spikes.values())
 
-    @property
+    @cached_property
     def has_sizes(self) -> bool:
         return any(np.abs(values).max(initial=0) > 1 for values in self.spikes.values())
 
@@ -223,12 +226,14 @@ def _draw_raster(axes: Axes, view: _View, points: float) -> None:
         start, stop = view.wake(name)
         axes.add_patch(_box(0.5, top, view.steps, height, SLEEP))
         axes.add_patch(_box(start - 0.5, top, min(stop, view.steps + 1) - start, height, "white"))
-        rows = top + (np.arange(neurons) + 0.5) * height / neurons
-        _draw_spikes(axes, view, name, rows, float(np.clip(0.8 * points * height / neurons, 0.35, 3.0)))
+        drawn = np.arange(0, neurons, _every(neurons))
+        rows = top + (np.arange(len(drawn)) + 0.5) * height / len(drawn)
+        _draw_spikes(axes, view, name, drawn, rows, float(np.clip(0.8 * points * height / len(drawn), 0.35, 3.0)))
         axes.add_patch(_box(0.5, top, view.steps, height, "none", edge=RULE))
         kind = "inputs" if isinstance(view.network[name], Entry) else "neurons"
+        shown = "" if _every(neurons) == 1 else f", 1 of {_every(neurons)}"
         for text, side, above, size, colour in (
-            (_shortened(name), "bottom", 1, SMALL, INK), (f"{neurons} {kind}", "top", -1, TINY, FAINT),
+            (_shortened(name), "bottom", 1, SMALL, INK), (f"{neurons} {kind}{shown}", "top", -1, TINY, FAINT),
         ):  # fmt: skip
             axes.annotate(
                 text, (0, top + height / 2), xycoords=("axes fraction", "data"), xytext=(-6, above),
@@ -249,7 +254,7 @@ def _draw_raster(axes: Axes, view: _View, points: float) -> None:
         color=colour, **place,
     )  # fmt: skip
     axes.annotate(
-        f"proven silent by step {bound}",
+        f"proven silent after step {bound}",
         (0, 1),
         xycoords="axes fraction",
         ha="left",
@@ -259,19 +264,26 @@ def _draw_raster(axes: Axes, view: _View, points: float) -> None:
     )
 
 
-def _draw_spikes(axes: Axes, view: _View, name: str, rows: NDArray[np.float64], width: float) -> None:
-    """Draw one layer's spikes, two collections of dashes: those to the right of a step and those to the left."""
+def _every(neurons: int) -> int:
+    return -(-neurons // MOST)
+
+
+def _draw_spikes(
+    axes: Axes, view: _View, name: str, drawn: NDArray[np.int64], rows: NDArray[np.float64], width: float
+) -> None:
+    """Draw the neurons `drawn` of a layer, in two collections of dashes: to the right of a step and to the left."""
     from matplotlib.collections import LineCollection
 
     # Where nothing is negative, the whole width of a step is there for the positive.
     offset, longest = (0.0, LONGEST) if view.has_negative else (-LONGEST, 2 * LONGEST)
-    values = view.spikes[name]
+    values = view.spikes[name][:, drawn]
     for sign, colour in ((1, POSITIVE), (-1, NEGATIVE)):
         at, neuron = np.nonzero(values * sign > 0)
         x, y = at + 1 + offset, rows[neuron]
         tip = x + sign * np.maximum(longest * np.abs(values[at, neuron]) / view.greatest(name), SHORTEST)
         dashes = np.stack([np.stack([x, y], 1), np.stack([tip, y], 1)], 1)
         lines = LineCollection(dashes, colors=colour, linewidths=width, capstyle="butt", label=f"{name} {sign:+d}")
+        lines.set_rasterized(True)  # in a drawing of vectors, too: there may be a hundred thousand
         axes.add_collection(lines, autolim=False)
 
 

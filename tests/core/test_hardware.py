@@ -60,7 +60,7 @@ def test_a_file_of_ones_own_is_read(tmp_path):
         ({"message_bits": "33"}, "message_bits: Input should be less than or equal to 32"),
         ({"name": '""'}, "name: String should have at least 1 character"),
         ({"name": "5"}, "name: Input should be a valid string"),
-        ({"state_bits": "= 24"}, "not a readable TOML file .*Start from hw_configs/loihi2.toml"),
+        ({"state_bits": "= 24"}, "not a readable TOML file .*Start from one in hw_configs"),
     ],
 )
 def test_wrong_keys_types_and_values_are_named(tmp_path, changes, message):

@@ -16,11 +16,11 @@ PACKAGE = ROOT / "lava_casc"
 
 #: The floor of every module and subpackage. Imports go to a lower floor, or stay on a shared one.
 FLOORS = {
-    "errors": 0, "files": 0, "integer": 0,
-    "hardware": 1, "schedule": 1,
+    "configs": 0, "errors": 0, "files": 0, "integer": 0,
+    "energy": 1, "hardware": 1, "schedule": 1,
     "network": 2, "linear": 2, "ranges": 2, "record": 2, "dynamics": 2,
     "frontend": 3, "reference": 3, "netx": 3, "loihi": 3, "report": 3,
-    "pipeline": 4, "training": 4, "evaluation": 4, "curves": 4,
+    "pipeline": 4, "training": 4, "evaluation": 4, "study": 4,
     "detection": 5, "text": 5,
     "cli": 6, "console": 6, "demo": 6, "doctor": 6,
 }  # fmt: skip
@@ -33,13 +33,15 @@ ROOMS = {
     "h5py": {"netx"},
     "lava": {"loihi"},
     "matplotlib": {"report"},
-    "pydantic": {"hardware"},
+    "jinja2": {"report"},
+    "markupsafe": {"report"},
+    "pydantic": {"energy", "hardware"},
     "PIL": {"detection"},
     "rich": {"console"},
     "sklearn": {"training"},
     "threadpoolctl": {"loihi"},
-    "tomli": {"hardware"},
-    "tomllib": {"hardware"},  # Python 3.11 and later
+    "tomli": {"configs"},
+    "tomllib": {"configs"},  # Python 3.11 and later
     "torch": {
         "dynamics",
         "linear",
@@ -48,7 +50,7 @@ ROOMS = {
         "frontend",
         "training",
         "pipeline",
-        "curves",
+        "study",
         "evaluation",
         "detection",
         "text",

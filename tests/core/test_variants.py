@@ -42,7 +42,8 @@ def test_each_variant_agrees_with_loops_over_python_ints(name, seed, make):
                 continue
             assert flat(found.potentials[layer.name][i]) == flat(np.array(run.potentials[layer.name]))
             for step in range(1, schedule.period + 1):
-                share = 1 if variant.sleeps else step / schedule.wake_steps
+                heard = max(0, step - network.distances[layer.name][0])
+                share = 1 if variant.sleeps else heard / schedule.wake_steps
                 off = [y - share * t for y, t in zip(spikes[:step].sum(0), flat(truth[layer.name][i]), strict=True)]
                 assert found.excess[layer.name][i, step - 1] == sum(d >= 1 for d in off)
                 assert found.deficit[layer.name][i, step - 1] == sum(d <= -1 for d in off)

@@ -166,7 +166,7 @@ def test_silence_is_marked_where_it_begins(network, record):
     last = int(record.last_spike[0])
     figure = plot_spikes(network, record)
     assert f"silent after step {last}: certified" in _texts(figure)
-    assert f"proven silent by step {network.silence_bound(record.schedule)}" in _texts(figure)
+    assert f"proven silent after step {network.silence_bound(record.schedule)}" in _texts(figure)
     assert [line.get_xdata()[0] for line in figure.axes[0].lines] == [last + 0.5]
     assert last < figure.axes[0].get_xlim()[1] < record.schedule.period  # not drawn to the end of a long sleep
 
