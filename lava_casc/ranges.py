@@ -11,6 +11,7 @@ For every neuron and every order in which spikes may arrive, with source counts 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -116,34 +117,50 @@ def contribution(synapse: Synapse, shape: Shape, low: int, high: int, alone: boo
     if alone:
         totals: tuple[NDArray, ...] = np.maximum(synapse.weight, 0).max(1), np.minimum(synapse.weight, 0).min(1)
     else:
-        totals = _of_ones(synapse, np.maximum, shape), _of_ones(synapse, np.minimum, shape)
+        totals = _of_ones(synapse, shape)
     up, down = (total * 2.0**synapse.exponent for total in totals)
     bounds = up * low + down * high, up * high + down * low
     return Interval(*(bound.astype(np.int64) for bound in bounds))
 
 
-def _of_ones(synapse: Synapse, part: np.ufunc, shape: Shape) -> NDArray[np.float64]:
-    """Return what the positive (`np.maximum`) or the negative weights make of sources that are all 1."""
+def _of_ones(synapse: Synapse, shape: Shape) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what the positive and what the negative weights make of sources that are all 1."""
     ones = np.ones(synapse.weight.shape[1])
+    totals = np.empty((2, len(synapse.weight), math.prod(synapse.weight.shape[2:])))
     # Row by row, so that no array of the weights' size is made.
-    total = np.stack([ones @ part(row, 0.0).reshape(len(ones), -1) for row in synapse.weight])
+    for row, up, down in zip(synapse.weight, *totals, strict=True):
+        weight = row.reshape(len(ones), -1).astype(np.float64)
+        down[...] = ones @ weight
+        up[...] = ones @ np.maximum(weight, 0, out=weight)
+        down -= up
     if not isinstance(synapse, Conv):
-        return total[:, 0]
+        return totals[0, :, 0], totals[1, :, 0]
     # Channels that are all alike are a single one, with the sum of their weights.
-    weight = total.reshape(-1, 1, *synapse.weight.shape[2:])
+    weight = totals.reshape(-1, 1, *synapse.weight.shape[2:])
     x = torch.ones(1, 1, *shape[1:], dtype=torch.float64)
-    return apply(replace(synapse, weight=weight, groups=1, exponent=0), x)[0].numpy()
+    both = apply(replace(synapse, weight=weight, groups=1, exponent=0), x)[0].numpy()
+    up, down = np.split(both, 2)
+    return up, down
 
 
-def check_ranges(network: IntegerNetwork, hardware: Hardware) -> dict[str, LayerRange]:
+def check_ranges(
+    network: IntegerNetwork, hardware: Hardware, proven: dict[str, LayerRange] | None = None
+) -> dict[str, LayerRange]:
     """Return the proven ranges, or refuse a network that a register of `hardware` might not hold.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    hardware : Hardware
+    proven : dict of str to LayerRange, optional
+        The ranges of the same network, where they are known.
 
     Raises
     ------
     RangeError
         Names the layer, the neuron, the value and the limit.
     """
-    found = ranges(network)
+    found = ranges(network) if proven is None else proven
     low, high = signed_range(hardware.state_bits)
     state = f"{hardware.state_bits} signed bits"
     for layer in network:

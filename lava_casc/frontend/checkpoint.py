@@ -219,7 +219,7 @@ def _decode(path: Path, content: Any) -> Checkpoint:
         outputs = _outputs(content["outputs"], content["output_names"]) if version > 1 else ()
         graph = Graph(operations, spec.shape, *outputs)
         with torch.no_grad():
-            GraphModel(graph).eval()(graph.random_inputs(1, torch.Generator()))
+            GraphModel(graph, own=False).eval()(graph.random_inputs(1, torch.Generator()))
         examples = None if content["examples"] is None else content["examples"].numpy()
         return Checkpoint(graph, spec, examples, dict(content["about"]))
     except Exception as error:  # made-up content makes torch raise almost anything

@@ -30,7 +30,8 @@ from torch.nn.grad import conv2d_input
 
 from lava_casc.errors import UnsupportedModelError
 from lava_casc.frontend.cqrelu import PHASES
-from lava_casc.frontend.trace import Graph, GraphModel, Operation
+from lava_casc.frontend.cqrnn import CQRNN
+from lava_casc.frontend.trace import Graph, GraphModel, Operation, module_of, value_of
 from lava_casc.linear import apply, max_pool
 from lava_casc.network import Conv, Dense, MaxPool, Memory, Pair, Shape, Synapse, per_neuron
 
@@ -171,7 +172,7 @@ def _averaging(pool: Operation, weight: torch.Tensor, shape: Shape) -> torch.Ten
 def _shape_of(graph: Graph, name: str) -> Shape:
     """Return the shape of a value of the graph, without the batch."""
     with torch.no_grad():
-        return tuple(GraphModel(graph).eval().values(torch.zeros(1, *graph.input_shape))[name].shape[1:])
+        return tuple(GraphModel(graph, own=False).eval().values(torch.zeros(1, *graph.input_shape))[name].shape[1:])
 
 
 def evaluate(network: FloatNetwork, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -269,8 +270,12 @@ class _Folder:
         self.values: dict[str, tuple[_Affine | _PooledAffine, ...]] = {}
 
     def fold(self) -> FloatNetwork:
+        last_reader = {name: op.name for op in self.graph.operations for name in op.inputs}
         for op in self.graph.operations:
             self.values[op.name] = self._fold(op)
+            for name in {*op.inputs} - {*self.graph.outputs}:
+                if last_reader[name] == op.name:
+                    del self.values[name]  # its weights need the memory of all that comes after
         by_name = {op.name: op for op in self.graph.operations}
         for i, name in enumerate(self.graph.outputs):
             self._readout(by_name[name], self.graph.output_names[i] if self.graph.output_names else "")
@@ -719,10 +724,17 @@ def _compose(outer: Conv, inner: Conv, shape: Shape) -> Conv | None:
             strict=True,
         )
     ]
-    composed = np.zeros((*mix(weight[:, :, 0, 0], taps[:, :, :1, :1]).shape[:2], *extent))
-    reach = [(ki - 1) * di + 1 for ki, di in zip(inner.weight.shape[2:], inner.dilation, strict=True)]
-    for i in range(outer.weight.shape[2]):
-        for j in range(outer.weight.shape[3]):
+    size = (*mix(weight[:, :, 0, 0], taps[:, :, :1, :1]).shape[:2], *extent)
+    if mix is _multiplied and inner.weight.shape[2:] == inner.stride and inner.dilation == outer.dilation == (1, 1):
+        # No two products fall together, as for an average pool: all of them at once.
+        (high, wide), (kh, kw) = weight.shape[2:], taps.shape[2:]
+        composed = np.empty(size)
+        products = composed.reshape(*size[:2], high, kh, wide, kw)
+        np.multiply(weight[:, :, :, None, :, None], taps[:, :, None, :, None, :], out=products)
+    else:
+        composed = np.zeros(size)
+        reach = [(ki - 1) * di + 1 for ki, di in zip(inner.weight.shape[2:], inner.dilation, strict=True)]
+        for i, j in np.ndindex(outer.weight.shape[2:]):
             row, column = i * outer.dilation[0] * inner.stride[0], j * outer.dilation[1] * inner.stride[1]
             rows = slice(row, row + reach[0], inner.dilation[0])
             columns = slice(column, column + reach[1], inner.dilation[1])
@@ -809,12 +821,15 @@ def _sum_inside(op: Operation) -> str:
 
 def _truth(graph: Graph, x: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return every value of the graph in float64; those of phases as if each phase were a sample."""
-    model = GraphModel(graph).double().eval()
+    truth: dict[str, torch.Tensor] = {}
     with torch.no_grad():
-        truth = model.values(x)
-        for i, op in enumerate(graph.operations):
-            if op.kind == "CQRNN":
-                truth[_sum_inside(op)] = model.operations[f"op{i}"].received(truth[op.inputs[0]], truth[op.name])
+        for op in graph.operations:
+            inputs = [truth[name] for name in op.inputs]
+            # One after the other: all in double precision together would take the memory of another network.
+            module = module_of(op, own=False).double().eval() if op.is_module else None
+            truth[op.name] = value_of(op, module, inputs, x)
+            if isinstance(module, CQRNN):
+                truth[_sum_inside(op)] = module.received(inputs[0], truth[op.name])
     if graph.vocabulary is None:
         return truth
     return {name: value.flatten(0, 1) if value.dim() == 3 else value for name, value in truth.items()}

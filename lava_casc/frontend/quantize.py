@@ -13,6 +13,7 @@ reported; a network that still does not fit is refused.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +25,6 @@ from lava_casc.frontend.fold import INPUT, FloatNetwork, FloatNeurons, FloatRead
 from lava_casc.hardware import Hardware
 from lava_casc.integer import signed_range
 from lava_casc.network import (
-    Conv,
     Input,
     IntegerNetwork,
     MaxPool,
@@ -149,13 +149,14 @@ def quantize(
             hardware.weight_bits,
             "Choose a number in between",
         )
-    best: tuple[float, IntegerNetwork, QuantizationReport] | None = None
+    best: tuple[float, IntegerNetwork, QuantizationReport, dict[str, LayerRange]] | None = None
     refused: RangeError | None = None
     for shift in range(MOST_INPUT_SHIFT + 1):
         if shift and (network.vocabulary is not None or max(spec.high, -spec.low) >> shift == 0):
             break
         try:
-            integers, report = _Quantizer(network, spec, hardware, weight_bits, per_channel, shift).quantize()
+            quantizer = _Quantizer(network, spec, hardware, weight_bits, per_channel, shift)
+            integers, report = quantizer.quantize()
         except RangeError as error:
             refused = refused or error
             continue
@@ -163,14 +164,15 @@ def quantize(
         lost = max(layer.bits_given_up for layer in report.layers if layer.name in readers)
         enough = lost <= WEIGHT_BITS_BEFORE_INPUT
         if best is None or enough or lost + shift < best[0]:
-            best = (lost + shift, integers, report)
+            best = (lost + shift, integers, report, quantizer.ranges)
         if enough:
             break
     if best is None:
         assert refused is not None
         raise refused
-    check_ranges(best[1], hardware)
-    return best[1], best[2]
+    _, integers, report, proven = best
+    check_ranges(integers, hardware, proven)
+    return integers, report
 
 
 class _Quantizer:
@@ -196,13 +198,15 @@ class _Quantizer:
             else Tokens(INPUT, network.vocabulary)
         )
         unit = self.input.scale * 2.0**self.input.shift
-        self.scales: dict[str, NDArray[np.float64]] = {INPUT: np.full(self.input.shape[0], unit)}
+        #: The real value of one unit of each source.
+        self.units = {INPUT: unit}
         self.sources = {INPUT: Source(self.input.shape, *self.input.reach, isinstance(self.input, Tokens))}
         steps = {n.name: n.threshold / n.levels for n in network.layers if isinstance(n, FloatNeurons)}
         for memory in network.memories:
-            self.scales[memory.name] = np.full(memory.shape[0], steps[memory.source])
+            self.units[memory.name] = steps[memory.source]
             self.sources[memory.name] = Source(memory.shape, *memory.reach)
         self.reports: list[LayerReport] = []
+        self.ranges: dict[str, LayerRange] = {}
 
     def quantize(self) -> tuple[IntegerNetwork, QuantizationReport]:
         layers = [self.input, *self.network.memories, *(self._layer(layer) for layer in self.network.layers)]
@@ -211,32 +215,33 @@ class _Quantizer:
     def _layer(self, layer: FloatNeurons | FloatReadout | MaxPool) -> Neurons | Readout | MaxPool:
         shape = self.network.shapes[layer.name]
         if isinstance(layer, MaxPool):
-            self.scales[layer.name] = self.scales[layer.source]
+            self.units[layer.name] = self.units[layer.source]
             self.sources[layer.name] = self.sources[layer.source]._replace(shape=shape)
             return layer
-        values = [weights_in_units(s, self.scales[s.source], self.network.shapes[s.source]) for s in layer.synapses]
-        for value, what in [*((v, "weights") for v in values), (layer.bias, "bias")]:
+        peaks = np.array([_peaks(synapse.weight, shape[0]) * self.units[synapse.source] for synapse in layer.synapses])
+        for value, what in ((peaks, "weights"), (layer.bias, "bias")):
             if not np.isfinite(value).all():
                 raise RangeError(
                     f"{layer.name}: its folded {what} hold NaN or infinity. Check its batch norm's variances."
                 )
-        exponents, finest = self._grids(values, shape[0])
+        exponents, finest = self._grids(peaks)
         quantized: Neurons | Readout
         if isinstance(layer, FloatReadout):
-            quantized, found, bits_lost = self._readout(layer, shape, values, exponents, finest)
+            quantized, found, bits_lost = self._readout(layer, shape, exponents, finest)
         else:
-            quantized, found, bits_lost = self._neurons(layer, shape, values, exponents, finest)
-        self._report(quantized, shape, values, found, bits_lost)
+            quantized, found, bits_lost = self._neurons(layer, shape, exponents, finest)
+        self.ranges[layer.name] = found
+        self._report(layer, quantized, shape, peaks, found, bits_lost)
         return quantized
 
-    def _grids(self, values: list[NDArray], channels: int) -> tuple[list[int], NDArray]:
+    def _grids(self, peaks: NDArray) -> tuple[list[int], NDArray]:
         """Return each synapse's exponent, and the finest grid of each channel at which all mantissas fit.
 
         A channel without weights has no such grid: 0.
 
         The exponent of a branch is how many times greater than the smallest branch its median channel is.
         """
-        peaks = _peaks(values, channels, self.per_channel)
+        peaks = peaks if self.per_channel else _of_layer(peaks)
         medians = np.array([np.median(p[p > 0]) if (p > 0).any() else 0.0 for p in peaks])
         smallest = medians[medians > 0].min(initial=np.inf)
         exponents = [
@@ -246,21 +251,21 @@ class _Quantizer:
         return exponents, (peaks / 2.0 ** np.array(exponents)[:, None]).max(0) / self.greatest
 
     def _neurons(
-        self, layer: FloatNeurons, shape: Shape, values: list[NDArray], exponents: list[int], finest: NDArray
+        self, layer: FloatNeurons, shape: Shape, exponents: list[int], finest: NDArray
     ) -> tuple[Neurons, LayerRange, float]:
         step = layer.threshold / layer.levels
         while (step < finest).any():
             # A single unit moves this neuron by more than a mantissa's worth of thresholds: shift the mantissas.
             exponents, finest = [e + 1 for e in exponents], finest / 2
         weighted = finest > 0
-        noise = self._noise(layer, values, exponents)
+        noise = self._noise(layer, exponents)
         finest = np.maximum(finest, step / max(FINEST_THRESHOLD, noise / FINEST_NOISE))
         threshold = wanted = np.floor(step / finest).astype(np.int64)
         while True:
             grid = step / threshold
             quantized = Neurons(
                 layer.name,
-                self._synapses(layer, values, grid, exponents),
+                self._synapses(layer, grid, exponents),
                 _bias(layer, grid, shape),
                 threshold,
                 np.floor(layer.phase * threshold).astype(np.int64),
@@ -278,28 +283,26 @@ class _Quantizer:
             # A bias alone needs no bits of weight, but a threshold it does need.
             matters = np.where(weighted, noise > FINE_NOISE * threshold, threshold < 1)
             self._refuse_if_coarse(layer.name, wanted / np.maximum(threshold, 1e-9) * matters, found)
-        self.scales[layer.name] = np.full(shape[0], step)
+        self.units[layer.name] = step
         self.sources[layer.name] = Source(shape, 0, layer.levels)
         return quantized, found, float(np.log2(wanted / threshold)[weighted].max(initial=0))
 
-    def _noise(self, layer: FloatNeurons, values: list[NDArray], exponents: list[int]) -> float:
+    def _noise(self, layer: FloatNeurons, exponents: list[int]) -> float:
         """Return the root mean square of what rounding adds to X, with all sources at their greatest, in units of X."""
         variance = 1 / 12  # of the bias
-        for synapse, value, exponent in zip(layer.synapses, values, exponents, strict=True):
+        for synapse, exponent in zip(layer.synapses, exponents, strict=True):
             _, low, high, alone = self.sources[synapse.source]
-            variance += (1 if alone else value[0].size) * (2.0**exponent * max(-low, high)) ** 2 / 12
+            variance += (1 if alone else synapse.weight[0].size) * (2.0**exponent * max(-low, high)) ** 2 / 12
         return float(np.sqrt(variance))
 
     def _readout(
-        self, layer: FloatReadout, shape: Shape, values: list[NDArray], exponents: list[int], finest: NDArray
+        self, layer: FloatReadout, shape: Shape, exponents: list[int], finest: NDArray
     ) -> tuple[Readout, LayerRange, float]:
         # Logits without weights are their biases, on a grid of 16 bits.
         wanted = grid = float(finest.max()) or float(np.abs(layer.bias).max()) / FINEST_THRESHOLD or 1.0
         while True:
             scale = np.full(shape[0], grid)
-            quantized = Readout(
-                layer.name, self._synapses(layer, values, scale, exponents), _bias(layer, scale, shape), grid
-            )
+            quantized = Readout(layer.name, self._synapses(layer, scale, exponents), _bias(layer, scale, shape), grid)
             found = layer_range(quantized, shape, self.sources)
             excess = float(self._excess(found, shape).max())
             if excess <= 1:
@@ -307,17 +310,26 @@ class _Quantizer:
             grid *= max(excess, 1 + 1e-3)
             self._refuse_if_coarse(layer.name, np.array([grid / wanted]), found)
 
-    def _synapses(
-        self, layer: FloatNeurons | FloatReadout, values: list[NDArray], grid: NDArray, exponents: list[int]
-    ) -> tuple[Synapse, ...]:
+    def _synapses(self, layer: FloatNeurons | FloatReadout, grid: NDArray, exponents: list[int]) -> tuple[Synapse, ...]:
         made = []
-        for synapse, value, exponent in zip(layer.synapses, values, exponents, strict=True):
-            weight = np.empty(value.shape, np.int32)
-            for row, unit, mantissas in zip(value, grid * 2.0**exponent, weight, strict=True):
-                mantissas[...] = np.rint(row / unit)
+        for synapse, exponent in zip(layer.synapses, exponents, strict=True):
+            weight = np.empty(synapse.weight.shape, np.int32)
+            for mantissas, exact in zip(weight, self._exact(synapse, grid * 2.0**exponent), strict=True):
+                mantissas[...] = np.rint(exact)
             weight.setflags(write=False)
             made.append(replace(synapse, weight=weight, exponent=exponent))
         return tuple(made)
+
+    def _exact(self, synapse: Synapse, grid: NDArray) -> Iterator[NDArray[np.float64]]:
+        """Yield the real weights of one channel after the other, on the counts of their source, in units of `grid`.
+
+        A row at a time stays in the processor's cache.
+        """
+        unit = self.units[synapse.source]
+        for row, width in zip(synapse.weight, grid, strict=True):
+            exact = row * unit
+            exact /= width
+            yield exact
 
     def _excess(self, found: LayerRange, shape: Shape) -> NDArray[np.float64]:
         """Return by what factor each channel's worst case exceeds the registers; at most 1 fits."""
@@ -341,21 +353,27 @@ class _Quantizer:
             )
 
     def _report(
-        self, layer: Neurons | Readout, shape: Shape, values: list[NDArray], found: LayerRange, bits_lost: float
+        self,
+        floats: FloatNeurons | FloatReadout,
+        layer: Neurons | Readout,
+        shape: Shape,
+        peaks: NDArray,
+        found: LayerRange,
+        bits_lost: float,
     ) -> None:
         grid = layer.scale / layer.threshold if isinstance(layer, Neurons) else np.full(shape[0], layer.scale)
         # How much coarser than the layer's each synapse's own grid would be; a readout has one for all channels.
-        peaks = _peaks(values, shape[0], self.per_channel and isinstance(layer, Neurons))
+        peaks = peaks if self.per_channel and isinstance(layer, Neurons) else _of_layer(peaks)
         exponents = 2.0 ** np.array([synapse.exponent for synapse in layer.synapses])
         greatest = (peaks / exponents[:, None]).max(0)
         coarser = np.divide(peaks, greatest, out=np.ones_like(peaks), where=peaks > 0)
-        errors, alone, powers = (np.zeros(len(values)) for _ in range(3))
-        for i, (synapse, value) in enumerate(zip(layer.synapses, values, strict=True)):
-            for row, unit, weight, own in zip(value, grid, synapse.weight, coarser[i], strict=True):
-                exact = row / unit
+        branches = len(layer.synapses)
+        errors, alone, powers = (np.zeros(branches) for _ in range(3))
+        for i, (synapse, real) in enumerate(zip(layer.synapses, floats.synapses, strict=True)):
+            for exact, weight, own in zip(self._exact(real, grid), synapse.weight, coarser[i], strict=True):
                 error = _square(weight * exponents[i] - exact)
                 errors[i] += error
-                alone[i] += _square(np.rint(exact / own) * own - exact) if len(values) > 1 else error
+                alone[i] += _square(np.rint(exact / own) * own - exact) if branches > 1 else error
                 powers[i] += _square(exact)
         peak = max(max(int(s.weight.max(initial=0)), -int(s.weight.min(initial=0))) for s in layer.synapses)
         thresholds = (int(layer.threshold.min()), int(layer.threshold.max())) if isinstance(layer, Neurons) else (0, 0)
@@ -375,20 +393,15 @@ class _Quantizer:
         )
 
 
-def weights_in_units(synapse: Synapse, scale: NDArray[np.float64], shape: Shape) -> NDArray[np.float64]:
-    """Return real weights on the counts of their source: each times the real value of one unit of its channel."""
-    if isinstance(synapse, Conv):
-        out, per_group = synapse.weight.shape[:2]
-        channel = (np.arange(out) // (out // synapse.groups))[:, None] * per_group + np.arange(per_group)
-        return synapse.weight * scale[channel][:, :, None, None]
-    return synapse.weight * np.broadcast_to(per_neuron(scale, shape), shape).reshape(-1)
+def _peaks(weight: NDArray[np.float64], channels: int) -> NDArray[np.float64]:
+    """Return the greatest magnitude of each channel's weights, (channels,); NaN where one of them is."""
+    rows = weight.reshape(channels, -1)
+    return np.maximum(rows.max(1), -rows.min(1))
 
 
-def _peaks(values: list[NDArray], channels: int, per_channel: bool) -> NDArray[np.float64]:
-    """Return the greatest weight of each synapse, shape (synapses, channels); one for all channels on demand."""
-    rows = [value.reshape(channels, -1) for value in values]
-    peaks = np.array([np.maximum(row.max(1), -row.min(1)) for row in rows])
-    return peaks if per_channel else np.repeat(peaks.max(1, keepdims=True), channels, axis=1)
+def _of_layer(peaks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the greatest peak of each synapse for all of its channels, (synapses, channels)."""
+    return np.repeat(peaks.max(1, keepdims=True), peaks.shape[1], axis=1)
 
 
 def _square(values: NDArray[np.float64]) -> float:

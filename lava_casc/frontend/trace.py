@@ -55,6 +55,11 @@ class Operation:
     arguments: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
 
+    @property
+    def is_module(self) -> bool:
+        """Whether a module of torch computes it: one of `KINDS`."""
+        return self.kind in _BY_NAME
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -224,7 +229,7 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
         graph = model.graph_with_weights()
         for i, op in enumerate(graph.operations):
             _check_finite(op.tensors, op.path)
-            if op.kind in _BY_NAME:
+            if op.is_module:
                 _check_module(model.operations[f"op{i}"], op.path)
         return graph
     training = {module: module.training for module in model.modules()}
@@ -239,13 +244,20 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
 
 
 class GraphModel(nn.Module):
-    """A `Graph` as a trainable torch module, so that a checkpoint needs no code of the model that it came from."""
+    """A `Graph` as a trainable torch module, so that a checkpoint needs no code of the model that it came from.
 
-    def __init__(self, graph: Graph) -> None:
+    Parameters
+    ----------
+    graph : Graph
+    own : bool
+        Whether the module has tensors of its own, to train them. Otherwise it reads the graph's.
+    """
+
+    def __init__(self, graph: Graph, *, own: bool = True) -> None:
         super().__init__()
         self.graph = graph
         self.operations = nn.ModuleDict(
-            {f"op{i}": _module(op) for i, op in enumerate(graph.operations) if op.kind in _BY_NAME}
+            {f"op{i}": module_of(op, own) for i, op in enumerate(graph.operations) if op.is_module}
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
@@ -258,7 +270,7 @@ class GraphModel(nn.Module):
         """Return the graph with the weights that the module has now, after training on."""
         operations = []
         for i, op in enumerate(self.graph.operations):
-            if op.kind in _BY_NAME:
+            if op.is_module:
                 state = self.operations[f"op{i}"].state_dict()
                 op = replace(op, tensors={name: state[name].detach().clone().cpu() for name in op.tensors})
             operations.append(op)
@@ -268,18 +280,20 @@ class GraphModel(nn.Module):
         """Return the value of every operation by name."""
         found: dict[str, torch.Tensor] = {}
         for i, op in enumerate(self.graph.operations):
-            inputs = [found[name] for name in op.inputs]
-            if op.kind == "input":
-                found[op.name] = x
-            elif op.kind == "add":
-                found[op.name] = inputs[0] + inputs[1]
-            elif op.kind == "concatenate":
-                found[op.name] = torch.cat(inputs, 1)
-            elif op.kind == "mean":
-                found[op.name] = inputs[0].mean(1)
-            else:
-                found[op.name] = self.operations[f"op{i}"](*inputs)
+            module = self.operations[f"op{i}"] if op.is_module else None
+            found[op.name] = value_of(op, module, [found[name] for name in op.inputs], x)
         return found
+
+
+def value_of(op: Operation, module: nn.Module | None, inputs: Sequence[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """Return the value of an operation for given `inputs`, in a graph whose own input is `x`."""
+    if module is not None:
+        return module(*inputs)
+    if op.kind == "input":
+        return x
+    if op.kind == "add":
+        return inputs[0] + inputs[1]
+    return torch.cat(tuple(inputs), 1) if op.kind == "concatenate" else inputs[0].mean(1)
 
 
 class _Tracer(fx.Tracer):
@@ -569,8 +583,8 @@ class _NotInitialized(TorchFunctionMode):
         return function(*arguments, **keywords)
 
 
-def _module(op: Operation) -> nn.Module:
-    """Return the torch module of an operation, with tensors of its own in the dtype of the operation's.
+def module_of(op: Operation, own: bool = True) -> nn.Module:
+    """Return the torch module of an operation, with tensors in the dtype of the operation's: its `own`, or the same.
 
     Raises
     ------
@@ -595,7 +609,9 @@ def _module(op: Operation) -> nn.Module:
         module: nn.Module = kind(**arguments)
     # num_batches_tracked alone is missing: no graph has it.
     missing, unexpected = module.load_state_dict(
-        {name: tensor.clone() for name, tensor in op.tensors.items()}, strict=False, assign=True
+        {name: tensor.clone() if own else tensor.detach() for name, tensor in op.tensors.items()},
+        strict=False,
+        assign=True,
     )
     if unexpected or set(missing) - {"num_batches_tracked"}:
         raise ValueError(f"{op.name}: {op.kind} lacks {', '.join(missing)} or has no {', '.join(unexpected)}")

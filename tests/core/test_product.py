@@ -310,6 +310,9 @@ def test_blocks_that_a_window_divides_or_that_differ_are_no_blocks():
         other = weight.copy()
         other[place] += 1
         assert product.block_of(dataclasses.replace(whole, weight=other)) == 1
+    for axis in (2, 3):  # alike within a block's rows alone, or its columns
+        alike = np.arange(8, dtype=np.int32).reshape((1, 1, 2, 4) if axis == 2 else (1, 1, 4, 2)).repeat(2, axis)
+        assert product.block_of(dataclasses.replace(whole, weight=alike)) == 1
     assert product.block_of(Dense("source", np.ones((2, 4), np.int32))) == 1
 
 

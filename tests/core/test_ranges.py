@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -164,6 +166,16 @@ def test_the_proven_ranges_are_returned():
     found, expected = check_ranges(network, LOIHI2), ranges(network)
     assert list(found) == list(expected) == ["layer1", "layer2", "layer3", "readout"]
     assert all((found[name].potential.low == expected[name].potential.low).all() for name in found)
+
+
+def test_ranges_that_are_known_are_not_proven_again_but_checked():
+    network = slowest(depth=3, levels=2)
+    proven = ranges(network)
+    assert check_ranges(network, LOIHI2, proven) is proven
+    wide = Interval(np.full((1,), -(1 << 30)), np.full((1,), 1 << 30))
+    too_wide = {name: dataclasses.replace(found, potential=wide) for name, found in proven.items()}
+    with pytest.raises(RangeError, match="^layer1: worst-case potential of neuron"):
+        check_ranges(network, LOIHI2, too_wide)
 
 
 TINY = Hardware(name="tiny", state_bits=8, weight_bits=4, weight_exponent_max=2, message_bits=5)

@@ -159,6 +159,10 @@ REWRITES = {
         [act(), nn.AvgPool2d((1, 2)), nn.AvgPool2d((3, 2)), nn.Conv2d(3, 4, (1, 2)), act()],
         ["conv"] * 2,
     ),
+    "strides and oblong windows after pool": (
+        [act(), nn.AvgPool2d((2, 3)), nn.Conv2d(3, 4, (2, 1), (1, 2)), act()],
+        ["conv"] * 2,
+    ),
     "dilation after pool": (
         [act(), nn.AvgPool2d((2, 1)), nn.Conv2d(3, 4, 3, 1, 2, dilation=(1, 3)), act()],
         ["conv"] * 2,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from lava_casc.errors import RangeError
 from lava_casc.frontend import CQReLU, InputSpec, fold, quantize, trace
 from lava_casc.frontend.fold import FloatNetwork, FloatNeurons, FloatReadout, evaluate, received
-from lava_casc.frontend.quantize import LEAST_WEIGHT_BITS, WEIGHT_BITS_BEFORE_INPUT, weights_in_units
+from lava_casc.frontend.quantize import LEAST_WEIGHT_BITS, WEIGHT_BITS_BEFORE_INPUT
 from lava_casc.hardware import Hardware, read_hardware
 from lava_casc.integer import signed_range
 from lava_casc.network import Conv, Dense, MaxPool, Neurons, Readout
@@ -44,13 +45,12 @@ def spec(n, low=0, high=255, scale=1 / 255):
 def true_values(float_layer, network):
     """Return the real weights a unit of source, and each row's true grid, from the layers alone."""
     layer = network[float_layer.name]
-    scales = {}
+    units = {}
     for x in network:
-        scale = scales[x.source] if isinstance(x, MaxPool) else x.scale
-        scales[x.name] = np.broadcast_to(scale, network.shapes[x.name][:1])
-    scales["input"] = scales["input"] * 2.0**network.input.shift
+        (units[x.name],) = {units[x.source]} if isinstance(x, MaxPool) else set(np.ravel(x.scale))
+    units["input"] *= 2.0**network.input.shift
     grid = layer.scale / layer.threshold if isinstance(layer, Neurons) else np.full(len(layer.bias), layer.scale)
-    return [weights_in_units(s, scales[s.source], network.shapes[s.source]) for s in float_layer.synapses], grid
+    return [s.weight * units[s.source] for s in float_layer.synapses], grid
 
 
 def check_report(floats, network, report, hardware=LOIHI):
@@ -578,3 +578,27 @@ def test_a_bias_of_the_full_shape_is_rounded_on_each_channels_own_grid():
     assert layer.bias.shape == (3, 5, 6)
     assert grid.max() > 5 * grid.min()
     assert np.abs(layer.bias - floats.layers[0].bias / grid).max() <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("which", ["dense", "conv", "residual"])
+def test_the_ranges_that_it_proved_are_those_of_its_network(which, monkeypatch):
+    module = sys.modules["lava_casc.frontend.quantize"]
+    checked = []
+
+    def check(network, hardware, proven):
+        checked.append((network, proven))
+        return check_ranges(network, hardware, proven)
+
+    monkeypatch.setattr(module, "check_ranges", check)
+    floats, input_spec = {
+        "dense": lambda: (dense([[1.0, -2.0], [0.5, 3.0]], [0.3, -0.7]), spec(2)),
+        "conv": lambda: conv_network(3, 8, 3),
+        "residual": lambda: (residual([1.0, 4.0]), IMAGE),
+    }[which]()
+    quantize(floats, input_spec, LOIHI)
+    ((network, proven),) = checked
+    expected = ranges(network)
+    assert proven.keys() == expected.keys()
+    for name, found in proven.items():
+        for part in ("received", "potential", "current"):
+            np.testing.assert_array_equal(getattr(found, part), getattr(expected[name], part))

@@ -2,6 +2,7 @@
 
 import math
 import operator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -440,6 +441,23 @@ def test_a_graph_keeps_the_dtype(dtype):
     x = torch.rand(3, *IMAGE, dtype=dtype)
     with torch.no_grad():
         assert torch.equal(GraphModel(graph).eval()(x), model(x))
+
+
+def test_a_graph_model_without_tensors_of_its_own_reads_the_graphs_and_leaves_them_as_they_are():
+    graph = trace(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), CQReLU(4, learnable=True), nn.Flatten()), IMAGE)
+    # A file may hold parameters, too.
+    conv = replace(graph.operations[1], tensors={k: nn.Parameter(t) for k, t in graph.operations[1].tensors.items()})
+    graph = replace(graph, operations=(graph.operations[0], conv, *graph.operations[2:]))
+    held = {t.data_ptr() for op in graph.operations for t in op.tensors.values()}
+    shared = GraphModel(graph, own=False)
+    assert held <= {t.data_ptr() for t in shared.state_dict().values()}
+    assert not held & {t.data_ptr() for t in GraphModel(graph).state_dict().values()}
+    x = torch.rand(2, *IMAGE)
+    before = GraphModel(graph).eval()(x)
+    assert torch.equal(shared.eval()(x), before)
+    shared.double()
+    assert {t.dtype for op in graph.operations for t in op.tensors.values()} == {torch.float32}
+    assert torch.equal(GraphModel(graph).eval()(x), before)
 
 
 def test_a_graph_model_trains_on_and_gives_its_graph_back(tmp_path):
