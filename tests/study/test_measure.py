@@ -188,13 +188,11 @@ def test_what_cannot_be_studied_is_refused(digits):
 
 def test_a_recurrent_network_is_run_anew_for_every_point():
     rng = np.random.default_rng(3)
-    network = random_recurrent(rng)
+    network = next(n for n in (random_recurrent(rng) for _ in range(50)) if len(n.readouts) == 1)
     sequences = random_sequences(rng, network, 6)
     labels = rng.integers(0, 2, 6)
     schedule = network.schedule()
     model = _Model(network)
-    if len(network.readouts) > 1:
-        pytest.skip("several readouts have no labels")
     steps = schedule.wake_steps + 7
     found = measure(model, network, schedule, sequences, Ranks(labels), steps=steps)
     for name, variant in VARIANTS.items():
