@@ -108,7 +108,8 @@ def read_energy(source: str | Path) -> EnergyTable:
     try:
         return EnergyTable.model_validate(read_toml(path))
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key rather than what is missing for it.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
         keys = tuple(Picojoule.model_fields if len(first["loc"]) > 1 else EnergyTable.model_fields)
         near = get_close_matches(str(first["loc"][-1]), keys, 1)

@@ -31,7 +31,7 @@ def export(
     per_layer: Annotated[bool, typer.Option("--per-layer", help="One scale a layer instead of one a channel.")] = False,
     hw: Annotated[
         str, typer.Option("--hw", help="Limits to fit: a file or the name of one in hw_configs/.")
-    ] = "loihi2",
+    ] = "loihi2_oheo_gulch",
     mode: Annotated[
         Mode, typer.Option("--mode", help="Schedule that is written into the file; run can choose another.")
     ] = "unary",

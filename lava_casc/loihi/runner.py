@@ -118,7 +118,7 @@ def run(
     images = network.encode(images)
     hardware = read_hardware() if hardware is None else hardware
     if hardware.state_bits > LAVA_BITS:
-        hardware = hardware.model_copy(update={"state_bits": LAVA_BITS})
+        hardware = hardware.with_registers(state_bits=LAVA_BITS)
     check_ranges(network, hardware)
     if stock_synapses:
         _check_stock(network)

@@ -41,7 +41,7 @@ def test_a_file_of_ones_own_is_read(tmp_path):
         ('source = "z"', 'source = ""', "synop.source: String should have at least 1 character"),
         ("value = 2.0", "value = -2.0", "synop.value: Input should be greater than or equal to 0"),
         ("value = 2.0", "value = inf", "synop.value: Input should be a finite number"),
-        ("value = 2.0", "valu = 2.0", r"synop.value: Field required. Known: value, unit, source"),
+        ("value = 2.0", "valu = 2.0", r"synop.valu: Extra inputs are not permitted. Did you mean value"),
         ("[synop]", "[synops]", "synops: Extra inputs are not permitted. Did you mean synop"),
         ("[synop]", "[banana]", "banana: Extra inputs are not permitted. Known: name, about, mac"),
         ("value = 2.0", "value = = 2", "not a readable TOML file"),

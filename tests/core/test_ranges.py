@@ -14,7 +14,7 @@ from spine import dense_network, neuron, replaced, schedules, slowest
 
 from lava_casc.dynamics import aim, cif_step
 from lava_casc.errors import RangeError
-from lava_casc.hardware import Hardware, read_hardware
+from lava_casc.hardware import read_hardware
 from lava_casc.integer import Interval, split_evenly
 from lava_casc.network import Dense, Input, IntegerNetwork, Neurons, Readout, per_neuron
 from lava_casc.ranges import LayerRange, check_ranges, ranges
@@ -156,9 +156,9 @@ def test_registers_of_just_the_right_size_are_enough_and_one_bit_fewer_is_not(se
         *(bound.bits for bound in ranges(network).values()),
         *(int(layer.threshold.max()).bit_length() + 1 for layer in network if isinstance(layer, Neurons)),
     )
-    assert check_ranges(network, LOIHI2.model_copy(update={"state_bits": widest}))
+    assert check_ranges(network, LOIHI2.with_registers(state_bits=widest))
     with pytest.raises(RangeError, match=rf"exceeds the {widest - 1} signed bits of loihi2"):
-        check_ranges(network, LOIHI2.model_copy(update={"state_bits": widest - 1}))
+        check_ranges(network, LOIHI2.with_registers(state_bits=widest - 1))
 
 
 def test_the_proven_ranges_are_returned():
@@ -178,7 +178,7 @@ def test_ranges_that_are_known_are_not_proven_again_but_checked():
         check_ranges(network, LOIHI2, too_wide)
 
 
-TINY = Hardware(name="tiny", state_bits=8, weight_bits=4, weight_exponent_max=2, message_bits=5)
+TINY = read_hardware().with_registers(name="tiny", state_bits=8, weight_bits=4, weight_exponent_max=2, message_bits=5)
 
 
 def _one(weight=0, threshold=1, levels=1, bias=0, initial=0, exponent=0, low=0, high=1):
@@ -236,7 +236,7 @@ def test_readouts_have_limits_too():
     for weight, fits in ((7, True), (8, False)):
         layers = Readout("logits", (Dense("input", np.full((2, 1), weight, np.int32)),), np.array([0, 127 - 7 * 15]))
         network = IntegerNetwork((Input("input", (1,), 0, 15), layers))
-        hardware = TINY.model_copy(update={"weight_bits": 8})
+        hardware = TINY.with_registers(weight_bits=8)
         if fits:
             check_ranges(network, hardware)
         else:

@@ -14,14 +14,16 @@ from lava_casc.errors import RangeError
 from lava_casc.frontend import CQReLU, InputSpec, fold, quantize, trace
 from lava_casc.frontend.fold import FloatNetwork, FloatNeurons, FloatReadout, evaluate, received
 from lava_casc.frontend.quantize import LEAST_WEIGHT_BITS, WEIGHT_BITS_BEFORE_INPUT
-from lava_casc.hardware import Hardware, read_hardware
+from lava_casc.hardware import read_hardware
 from lava_casc.integer import signed_range
 from lava_casc.network import Conv, Dense, MaxPool, Neurons, Readout
 from lava_casc.ranges import check_ranges, ranges
 from lava_casc.reference import forward
 
 LOIHI = read_hardware()
-SMALL = Hardware(name="small", state_bits=16, weight_bits=8, weight_exponent_max=7, message_bits=16)
+SMALL = read_hardware().with_registers(
+    name="small", state_bits=16, weight_bits=8, weight_exponent_max=7, message_bits=16
+)
 pytestmark = pytest.mark.timeout(60)
 
 
@@ -174,7 +176,9 @@ def test_weight_bits_out_of_range(weight_bits):
 
 
 def test_hardware_with_more_weight_bits():
-    wide = Hardware(name="wide", state_bits=32, weight_bits=16, weight_exponent_max=7, message_bits=32)
+    wide = read_hardware().with_registers(
+        name="wide", state_bits=32, weight_bits=16, weight_exponent_max=7, message_bits=32
+    )
     floats = dense(np.random.default_rng(0).normal(size=(4, 9)))
     errors = [make(floats, spec(9), wide, weight_bits=b)[1].layers[0].weight_error for b in (8, 12, 16)]
     assert errors[0] > 8 * errors[1]
@@ -255,7 +259,9 @@ def test_a_branch_that_meets_none_pays_nothing(per_channel, readout):
 @pytest.mark.parametrize("readout", [True, False])
 def test_the_price_of_meeting_is_the_difference_to_a_grid_of_its_own(readout):
     # Branches of scales that no exponent can bring together: the second has to make do with a hundredth of a mantissa.
-    flat = Hardware(name="flat", state_bits=24, weight_bits=8, weight_exponent_max=0, message_bits=24)
+    flat = read_hardware().with_registers(
+        name="flat", state_bits=24, weight_bits=8, weight_exponent_max=0, message_bits=24
+    )
     # A readout has one grid for all of its channels, and so it would have alone.
     scales = [1.0, [0.01, 0.001, 0.01, 0.003, 0.01, 0.002] if readout else 0.01]
     first, second = branches(residual(scales, readout=readout), flat)
@@ -362,7 +368,7 @@ def test_large_first_layers_give_up_the_fewest_bits(kernel, channels):
         use = max(float(np.abs(i).max()) for pair in (found.potential, found.current) for i in pair) / high
         assert 0.9 < use <= 1 + 1 / high
     # The bits that were given up are those between this threshold and the one that 32-bit registers allow.
-    wide = LOIHI.model_copy(update={"state_bits": 32})
+    wide = LOIHI.with_registers(state_bits=32)
     shifted = InputSpec(images.shape, *network.input.reach, images.scale * 2**network.input.shift)
     wanted = make(floats, shifted, wide)[0]["0"].threshold
     assert first.bits_given_up == pytest.approx(np.log2(wanted / layer.threshold).max(), abs=1e-9)
@@ -400,7 +406,9 @@ def test_small_hardware_gives_up_bits_and_stays_right(per_channel):
 
 @pytest.mark.parametrize("state_bits", [4, 8, 12])
 def test_what_cannot_fit_is_refused_with_layer_value_and_limit(state_bits):
-    tiny = Hardware(name="tiny", state_bits=state_bits, weight_bits=8, weight_exponent_max=7, message_bits=24)
+    tiny = read_hardware().with_registers(
+        name="tiny", state_bits=state_bits, weight_bits=8, weight_exponent_max=7, message_bits=24
+    )
     floats = dense(np.random.default_rng(0).normal(size=(4, 100)), levels=16)
     limit = signed_range(state_bits)[1]
     with pytest.raises(
@@ -411,7 +419,9 @@ def test_what_cannot_fit_is_refused_with_layer_value_and_limit(state_bits):
 
 
 def test_a_readout_that_cannot_fit_is_refused():
-    tiny = Hardware(name="tiny", state_bits=14, weight_bits=8, weight_exponent_max=7, message_bits=24)
+    tiny = read_hardware().with_registers(
+        name="tiny", state_bits=14, weight_bits=8, weight_exponent_max=7, message_bits=24
+    )
     floats = dense(np.eye(3), levels=4, readout=np.ones((2, 3)) * 7)
     assert quantize(floats, spec(3, 0, 3, 1 / 3), tiny)
     wide = dense(np.ones((500, 1)) / 2, levels=16, readout=np.ones((2, 500)))
@@ -546,7 +556,9 @@ def test_gamma_zero():
 
 
 def test_exponents_beyond_the_hardware_are_refused():
-    none = Hardware(name="flat", state_bits=24, weight_bits=8, weight_exponent_max=0, message_bits=24)
+    none = read_hardware().with_registers(
+        name="flat", state_bits=24, weight_bits=8, weight_exponent_max=0, message_bits=24
+    )
     with pytest.raises(RangeError, match=r"hidden: a weight exponent \(2\) exceeds the greatest of flat \(0\)"):
         quantize(dense([[127.0 * 3, 1.0]], levels=4, threshold=4.0), spec(2, 0, 1, 1.0), none)
 

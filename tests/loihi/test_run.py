@@ -220,14 +220,14 @@ def test_wrong_arguments_are_refused():
 
 
 def test_a_network_that_is_not_proven_to_fit_is_refused():
-    tight = read_hardware().model_copy(update={"state_bits": 7, "name": "tight"})
+    tight = read_hardware().with_registers(state_bits=7, name="tight")
     with pytest.raises(RangeError, match="exceeds the 7 signed bits of tight"):
         loihi.run(small(), small_images(), hardware=tight)
 
 
 def test_an_overflow_in_a_process_is_raised_here_and_nothing_hangs(monkeypatch):
     monkeypatch.setattr(runner, "check_ranges", lambda network, hardware: None)
-    tight = read_hardware().model_copy(update={"state_bits": 6, "name": "tight"})
+    tight = read_hardware().with_registers(state_bits=6, name="tight")
     with pytest.raises(RangeError, match=r"(stem|block|readout): .* exceeds its 6 signed bits \((31|-32)\)"):
         loihi.run(small(), small_images(), hardware=tight, engine="graph")
     lenient = loihi.run(small(), small_images(), hardware=tight, strict=False, engine="graph")
@@ -236,7 +236,7 @@ def test_an_overflow_in_a_process_is_raised_here_and_nothing_hangs(monkeypatch):
 
 
 def test_wider_registers_than_those_of_lavas_convolution_are_not_believed():
-    wide = read_hardware().model_copy(update={"state_bits": 30, "weight_bits": 16, "name": "wide"})
+    wide = read_hardware().with_registers(state_bits=30, weight_bits=16, name="wide")
     network = small(weight=30000, levels=40)
     with pytest.raises(RangeError, match="exceeds the 24 signed bits of wide"):
         loihi.run(network, small_images(), hardware=wide)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lava_casc import netx
+from lava_casc.hardware import read_hardware
 from lava_casc.netx import storage
 from lava_casc.reference import simulate
 
@@ -52,7 +53,8 @@ def test_golden_file(name, tmp_path):
     record = simulate(found.network, samples, found.schedule)
     assert record.all_certified
     assert (record.logits == kept["logits"]).all()
-    netx.write(tmp_path / "again.net", found.network, found.schedule)
+    hardware = read_hardware().with_registers(name=found.hardware)
+    netx.write(tmp_path / "again.net", found.network, found.schedule, hardware=hardware)
     before, after = (content(p) for p in (path, tmp_path / "again.net"))
     assert list(before) == list(after)
     for key in before:

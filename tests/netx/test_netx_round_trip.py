@@ -11,7 +11,7 @@ import pytest
 from random_networks import random_graph, random_network, random_recurrent
 
 from lava_casc import netx
-from lava_casc.hardware import Hardware
+from lava_casc.hardware import read_hardware
 from lava_casc.network import Dense, Input, IntegerNetwork, Readout, Tokens
 from lava_casc.schedule import WakeSleepSchedule
 
@@ -50,7 +50,9 @@ def test_random_graphs_and_sequences_are_read_as_they_were_written(tmp_path, mak
 def test_file_keeps_schedule_version_and_hardware(tmp_path, make, mode):
     network = make()
     target = (
-        Hardware(name="tiny", state_bits=20, weight_bits=8, weight_exponent_max=7, message_bits=24)
+        read_hardware().with_registers(
+            name="tiny", state_bits=20, weight_bits=8, weight_exponent_max=7, message_bits=24
+        )
         if mode == "graded"
         else None
     )
@@ -58,7 +60,7 @@ def test_file_keeps_schedule_version_and_hardware(tmp_path, make, mode):
     found = netx.read_file(tmp_path / "a.net")
     assert found.network == network
     assert found.schedule == network.schedule(mode)
-    assert (found.version, found.hardware) == (made.KINDS[make], "tiny" if target else "loihi2")
+    assert (found.version, found.hardware) == (made.KINDS[make], "tiny" if target else "loihi2_oheo_gulch")
 
 
 def test_tokens_make_a_graph_even_where_nothing_is_remembered(tmp_path):
@@ -103,7 +105,9 @@ def test_weights_of_eight_bits_lie_as_int8_under_layer(tmp_path, value):
 
 @pytest.mark.parametrize("value", [-129, 128])
 def test_wider_weights_lie_as_int32_where_stock_netx_does_not_find_them(tmp_path, value):
-    wide = Hardware(name="wide", state_bits=32, weight_bits=16, weight_exponent_max=7, message_bits=24)
+    wide = read_hardware().with_registers(
+        name="wide", state_bits=32, weight_bits=16, weight_exponent_max=7, message_bits=24
+    )
     netx.write(tmp_path / "a.net", one_weight(value), hardware=wide)
     with h5py.File(tmp_path / "a.net") as file:
         assert "layer" not in file

@@ -16,7 +16,7 @@ import pytest
 
 from lava_casc import files, netx
 from lava_casc.errors import NetworkFileError, RangeError
-from lava_casc.hardware import Hardware
+from lava_casc.hardware import read_hardware
 from lava_casc.network import IntegerNetwork
 from lava_casc.schedule import WakeSleepSchedule
 
@@ -107,7 +107,9 @@ def test_a_write_protected_file_stays(tmp_path, monkeypatch):
 
 
 def test_a_network_that_leaves_its_registers_is_refused_before_the_disk_is_touched(tmp_path):
-    small = Hardware(name="small", state_bits=10, weight_bits=8, weight_exponent_max=7, message_bits=24)
+    small = read_hardware().with_registers(
+        name="small", state_bits=10, weight_bits=8, weight_exponent_max=7, message_bits=24
+    )
     with pytest.raises(RangeError, match="wide: worst-case potential .* exceeds the 10 signed bits of small"):
         netx.write(tmp_path / "no" / "a.net", made.sequential(), hardware=small)
     assert not list(tmp_path.iterdir())
