@@ -137,7 +137,13 @@ def test_the_table_says_what_it_costs_branches_to_meet(capsys: pytest.CaptureFix
 
 def test_the_exporters_door_writes_the_same_file(folder: Path, tmp_path: Path) -> None:
     found = casc(
-        folder / "model.pt", "-o", "other.net", "--hw", ROOT / "hw_configs/loihi2_oheo_gulch.toml", cwd=tmp_path, module=False
+        folder / "model.pt",
+        "-o",
+        "other.net",
+        "--hw",
+        ROOT / "hw_configs/loihi2_oheo_gulch.toml",
+        cwd=tmp_path,
+        module=False,
     )
     assert found.returncode == 0, found.stderr
     assert (tmp_path / "other.net").read_bytes() == (folder / "model.net").read_bytes()

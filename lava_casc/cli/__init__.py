@@ -1,4 +1,4 @@
-"""The command line: ``lava-casc train | export | run | evaluate | report | doctor``, a module for each."""
+"""The command line: ``lava-casc train | export | run | evaluate | report | estimate | doctor``, a module for each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 import lava_casc
 from lava_casc import console
-from lava_casc.cli import doctor, evaluate, export, report, run, train
+from lava_casc.cli import doctor, estimate, evaluate, export, report, run, train
 
 app = typer.Typer(
     name="lava-casc",
@@ -46,6 +46,7 @@ for command, example in (
     (run.run, "lava-casc run out/digits.net --data digits --mode graded --samples 100"),
     (evaluate.evaluate, "lava-casc evaluate out/detector.pt --data-dir VOC2007 --samples 100 -o out/detector.json"),
     (report.report, "lava-casc report out/vgg9-L8 out/vgg9-L16 -o out/levels.html --step-us 10"),
+    (estimate.estimate, "lava-casc estimate out/digits.net --hw loihi2_kapoho_point --picture out/cores.png"),
     (doctor.doctor, "lava-casc doctor --json"),
 ):
     app.command(epilog=f"Example: {example}")(command)
