@@ -42,6 +42,10 @@ class MissingDependencyError(CascError):
     """A package that this command needs is not installed."""
 
 
+class ClusterError(CascError):
+    """A job cannot be made, submitted, found or collected."""
+
+
 def exceeds(path: str, what: str, value: object, limit: str, limit_value: object, remedy: str) -> RangeError:
     """Return the `RangeError` of one exceeded limit, worded alike everywhere."""
     return RangeError(f"{path}: {what} ({value}) exceeds {limit} ({limit_value}). {remedy}.")

@@ -1,4 +1,4 @@
-"""The command line: ``lava-casc train | export | run | evaluate | report | estimate | doctor``, a module for each."""
+"""The command line, a module for each command or group of commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 import lava_casc
 from lava_casc import console
-from lava_casc.cli import doctor, estimate, evaluate, export, report, run, train
+from lava_casc.cli import cluster, doctor, estimate, evaluate, export, report, run, train
 
 app = typer.Typer(
     name="lava-casc",
@@ -47,6 +47,13 @@ for command, example in (
     (evaluate.evaluate, "lava-casc evaluate out/detector.pt --data-dir VOC2007 --samples 100 -o out/detector.json"),
     (report.report, "lava-casc report out/vgg9-L8 out/vgg9-L16 -o out/levels.html --step-us 10"),
     (estimate.estimate, "lava-casc estimate out/digits.net --hw loihi2_kapoho_point --picture out/cores.png"),
+    (
+        cluster.submit,
+        "lava-casc submit out/digits.net --data digits --launcher sbatch --partition oheogulch",
+    ),
+    (cluster.jobs, "lava-casc jobs out/jobs/digits --lines 5"),
+    (cluster.collect, "lava-casc collect out/jobs/digits -o out/digits.npz"),
+    (cluster.cancel, "lava-casc cancel out/jobs/digits"),
     (doctor.doctor, "lava-casc doctor --json"),
 ):
     app.command(epilog=f"Example: {example}")(command)

@@ -74,6 +74,12 @@ def evaluate(
     draw: Annotated[
         str, typer.Option("--draw", help="With --study: samples whose spikes are drawn; by default 0 and the slowest.")
     ] = "",
+    slurm: Annotated[
+        Path | None,
+        typer.Option("--slurm", help="Run the spikes as an array of SLURM jobs, in this folder that all nodes see."),
+    ] = None,
+    tasks: Annotated[int, typer.Option("--tasks", min=1, help="With --slurm: into how many jobs.")] = 8,
+    partition: Annotated[str | None, typer.Option("--partition", help="With --slurm: by default its own.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -106,8 +112,10 @@ def evaluate(
         integer, stored = _network_of(network, checkpoint)
     schedule = schedule_of(integer, stored, mode, wake_steps, sleep_steps)
     if study is not None:
-        if engine != "reference" or certified or output is not None:
-            raise DataError("--study: has its own simulator and files. Leave --engine, --certified and --output out.")
+        if engine != "reference" or certified or output is not None or slurm is not None:
+            raise DataError(
+                "--study: has its own simulator and files. Leave --engine, --certified, --slurm and --output out."
+            )
         from lava_casc.cli.study import Request, run_study
 
         request = Request(model, network, source, study, steps, variants, draw)
@@ -116,8 +124,17 @@ def evaluate(
     simulated = _trials(integer, schedule, task.samples, trials, seed) if certified else None
     # Lava compiles the network for each of its runs, the reference simulator prepares it.
     together = batches(integer, task.samples, None, most=256)[0].stop
-    size = BATCHES * together if engine == "reference" else task.samples
+    size = BATCHES * together if engine == "reference" and slurm is None else task.samples
     starts = range(0, task.samples, size)
+
+    def run(images: Any, done: Callable[[float], None]) -> Any:
+        if slurm is None:
+            return run_on(integer, images, schedule, engine, "fixed", True, (), done)
+        from lava_casc.cluster import spread
+
+        how: dict[str, Any] = {"tasks": tasks, "engine": engine, "partition": partition}
+        return spread(slurm, integer, images, schedule, **how, progress=done, tell=console.err.print)
+
     with console.progress(f"{engine} {schedule.mode}", task.samples) as bar:
         found = score_forms(
             checkpoint.model,
@@ -125,7 +142,7 @@ def evaluate(
             (task.images(range(start, min(start + size, task.samples))) for start in starts),
             task.predict,
             task.score,
-            lambda images, done: run_on(integer, images, schedule, engine, "fixed", True, (), done),
+            run,
             simulated=simulated,
             progress=bar,
         )

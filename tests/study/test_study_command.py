@@ -89,7 +89,7 @@ def test_studies_are_compared(home):
             "--variants: 'lif' is not known. Use any of if",
         ),
         (("evaluate", MODEL, "--study", "new", "--steps", 3), "steps (3) is smaller than the wake (8)"),
-        (("evaluate", MODEL, "--study", "new", "--certified"), "Leave --engine, --certified and --output out"),
+        (("evaluate", MODEL, "--study", "new", "--certified"), "Leave --engine, --certified, --slurm and --output out"),
         (("evaluate", MODEL, "--study", "new", "--draw", "0,x"), "--draw: '0,x' is no list of samples"),
         (("evaluate", MODEL, "--study", "new", "--draw", "60", "--samples", 60), "sample 60 is not among the 60"),
         (("evaluate", MODEL, "--study", "out", "--samples", 59), "is of another network, schedule or data"),
