@@ -18,6 +18,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from lava_casc.errors import HardwareConfigError
+from lava_casc.loihi.neurocore import UCODE, microcode
+
 
 @dataclass(frozen=True)
 class Check:
@@ -147,11 +150,18 @@ def _check_package(package: _Package, torch: ModuleType | ImportError | OSError)
 
 
 def _check_extension() -> Check:
-    """Intel's closed part of Lava, which adds the models that run on neurocores to the open packages."""
-    if _is_present("lava.magma.core.model.nc"):
-        return Check("lava-loihi", "ok", "installed", "")
-    remedy = "Needed on a Loihi 2 host only: Intel gives it to members of its research community (INRC)."
-    return Check("lava-loihi", "missing", "not installed", remedy)
+    """Intel's closed part of Lava, which adds the models that run on neurocores, and the microcode of our neuron."""
+    untried = "the neuron program was never run on a chip"
+    if not _is_present("lava.magma.core.model.nc"):
+        remedy = "Needed on a Loihi 2 host only: Intel gives it to members of its research community (INRC)."
+        return Check("lava-loihi", "missing", f"not installed; {untried}", remedy)
+    try:
+        microcode()
+    except HardwareConfigError as error:
+        # The road that needs no microcode stays open, unless a wrong file is named.
+        status: Literal["ok", "wrong"] = "wrong" if os.environ.get(UCODE) else "ok"
+        return Check("lava-loihi", status, f"installed, but no microcode; {untried}", str(error))
+    return Check("lava-loihi", "ok", f"installed, with microcode; {untried}", "")
 
 
 def _check_slurm(timeout: float) -> Check:

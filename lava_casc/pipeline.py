@@ -54,6 +54,8 @@ class Options:
     verify : int, optional
         Samples on which the spikes are compared with the integer network. By default `VERIFY_SAMPLES`, and fewer, in
         graded mode at last, for networks that would take minutes.
+    staircase : bool
+        Whether a file is written only of a network that fits the engine ``staircase``, too.
     """
 
     weight_bits: int = 8
@@ -64,6 +66,7 @@ class Options:
     sleep_steps: int | None = None
     hardware: str = DEFAULT
     verify: int | None = None
+    staircase: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,10 @@ def export(
     on_step(1, len(STEPS), "trace")
     checkpoint = load_checkpoint(path, allow_pickle=allow_pickle, spec=spec)
     conversion = convert_checkpoint(checkpoint, options, on_step)
+    if options.staircase:
+        from lava_casc.loihi.staircase import check_staircase
+
+        check_staircase(conversion.network, conversion.hardware)
     on_step(len(STEPS), len(STEPS), "write")
     with replacing(output, NetworkFileError) as temporary:
         netx.write(temporary, conversion.network, conversion.schedule, hardware=conversion.hardware)

@@ -18,7 +18,8 @@ class SpikeRecord:
     Attributes
     ----------
     engine : str
-        What ran: ``reference``, ``lava fused fixed_pt``, or a graph, ``lava fixed_pt`` or ``lava floating_pt``.
+        What ran: ``reference``, ``lava fused fixed_pt``, or a graph, ``lava fixed_pt`` or ``lava floating_pt``;
+        ``lava staircase fixed_pt`` certifies nothing.
     schedule : WakeSleepSchedule
     logits : (N, K) ndarray
         What the readout had integrated when the sample ended; int64 (float64 from the floating-point models).

@@ -163,13 +163,55 @@ def test_python(monkeypatch, version, remedy):
     assert (check.status, check.remedy) == ("ok", remedy)
 
 
+@pytest.fixture
+def extension(tmp_path, monkeypatch):
+    """Put what looks like Intel's extension where imports look, and name no microcode."""
+    (tmp_path / "lava/magma/core/model/nc").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("LAVA_CASC_UCODE", raising=False)
+
+
 @pytest.mark.parametrize("entry", ["lava/magma/core/model/nc/", "lava/magma/core/model/nc.py"])
 def test_intels_extension_is_seen_without_being_imported(tmp_path, monkeypatch, entry):
     path = tmp_path / entry
     path.parent.mkdir(parents=True)
     path.mkdir() if entry.endswith("/") else path.write_text("raise SystemExit('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert diagnose()["lava-loihi"].status == "ok"
+    monkeypatch.delenv("LAVA_CASC_UCODE", raising=False)
+    check = diagnose()["lava-loihi"]
+    assert (check.status, check.found) == (
+        "ok",
+        "installed, but no microcode; the neuron program was never run on a chip",
+    )
+    assert check.remedy.startswith("LAVA_CASC_UCODE: no microcode file is named. Set it")
+
+
+@pytest.mark.usefixtures("extension")
+def test_microcode_that_is_named_is_looked_for(tmp_path, monkeypatch):
+    path = tmp_path / "cif.bin"
+    monkeypatch.setenv("LAVA_CASC_UCODE", str(path))
+    check = diagnose()["lava-loihi"]
+    assert (check.status, check.found) == (
+        "wrong",
+        "installed, but no microcode; the neuron program was never run on a chip",
+    )
+    assert check.remedy.startswith(f"{path}: LAVA_CASC_UCODE cannot be read (No such file or directory).")
+    path.write_bytes(b"1")
+    check = diagnose()["lava-loihi"]
+    assert (check.status, check.found, check.remedy) == (
+        "ok",
+        "installed, with microcode; the neuron program was never run on a chip",
+        "",
+    )
+
+
+def test_without_the_extension_one_line_says_that_the_neuron_program_was_never_run():
+    check = diagnose_without("lava")["lava-loihi"]
+    assert (check["status"], check["found"]) == (
+        "missing",
+        "not installed; the neuron program was never run on a chip",
+    )
+    assert "INRC" in check["remedy"]
 
 
 def test_no_sinfo(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +54,7 @@ def estimate(
         "registers": registers,
         "steps": _steps(file.network, file.schedule, step_us),
         "placement": None if placement is None else _placed(placement),
+        "staircase": _staircase(file.network),
         "fits_on": [] if placement is None or not placement.problems else _others(file.network, hardware),
     }
     if output is not None:
@@ -89,6 +91,19 @@ def _steps(network: IntegerNetwork, schedule: WakeSleepSchedule, step_us: float 
         if step_us is not None:
             found[name]["latency_us"] = steps * step_us
     return found
+
+
+def _staircase(network: IntegerNetwork) -> dict[str, Any]:
+    """Return what the form that needs no microcode takes, beside the CIF neurons, and why it may not fit."""
+    from lava_casc.errors import UnsupportedModelError
+    from lava_casc.loihi.staircase import staircase_cost, staircase_refusals
+
+    cif = sum(math.prod(network.shapes[layer.name]) for layer in network.computed)
+    try:
+        neurons, refused = staircase_cost(network), list(staircase_refusals(network).values())
+    except UnsupportedModelError as error:
+        return {"cif_neurons": cif, "neurons": {}, "refused": [str(error)]}
+    return {"cif_neurons": cif, "neurons": neurons, "refused": refused}
 
 
 def _placed(placement: Placement) -> dict[str, Any]:
@@ -176,6 +191,13 @@ def _print(result: dict[str, Any], hardware: Hardware) -> None:
     for name, steps in result["steps"].items():
         latency = f", {steps['latency_us']:,g} microseconds" if "latency_us" in steps else ""
         console.out.print(f"{name}: every sample certified by step {steps['certified_by']}{latency}")
+    stairs = result["staircase"]
+    if stairs["refused"]:
+        refused = len(stairs["refused"])
+        console.out.print(f"--engine staircase: does not fit ({refused} layers, the first: {stairs['refused'][0]})")
+    else:
+        neurons = sum(stairs["neurons"].values())
+        console.out.print(f"--engine staircase: fits, {neurons:,} neurons instead of {stairs['cif_neurons']:,}")
     problems = result["registers"]["problems"] + ([] if placement is None else placement["problems"])
     for problem in problems:
         console.out.print(f"does not fit: {problem}")

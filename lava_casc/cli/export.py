@@ -45,6 +45,9 @@ def export(
         int | None,
         typer.Option("--verify", min=0, help="Samples to compare spikes and integers on; by default up to 16."),
     ] = None,
+    staircase: Annotated[
+        bool, typer.Option("--staircase", help="Refuse what the engine staircase cannot hold: see docs/staircase.md.")
+    ] = False,
     report: Annotated[Path | None, typer.Option("--report", help="Write everything that is known as JSON.")] = None,
     input_shape: Annotated[str | None, typer.Option("--input-shape", help="C,H,W: only for a pickled module.")] = None,
     allow_pickle: Annotated[
@@ -62,7 +65,7 @@ def export(
         raise CascError(f"{output}: the network file would replace the checkpoint. Give another -o.")
     if allow_pickle:
         console.err.print("warning: --allow-pickle runs whatever code the file holds")
-    options = pipeline.Options(weight_bits, not per_layer, levels, mode, wake_steps, sleep_steps, hw, verify)
+    options = pipeline.Options(weight_bits, not per_layer, levels, mode, wake_steps, sleep_steps, hw, verify, staircase)
     spec = None if input_shape is None else InputSpec(_shape(input_shape))
     conversion = pipeline.export(model, output, options, on_step=console.announce, spec=spec, allow_pickle=allow_pickle)
     summary = {**pipeline.summary(conversion), "file": str(output), "bytes": output.stat().st_size}

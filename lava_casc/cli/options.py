@@ -27,6 +27,10 @@ Mode = Literal["unary", "graded"]
 Engine = Literal["fused", "graph", "reference"]
 
 
+#: What one sample can be run on; the staircase gives no certificates, of which evaluate and study are made.
+RunEngine = Literal["fused", "graph", "reference", "staircase"]
+
+
 Precision = Literal["fixed", "float"]
 
 

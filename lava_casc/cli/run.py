@@ -11,8 +11,9 @@ import typer
 
 from lava_casc import console
 from lava_casc.cli.engines import print_not_certified, run_on, schedule_of
-from lava_casc.cli.options import AsJson, DataDir, Debug, Download, Engine, Mode, Precision
+from lava_casc.cli.options import AsJson, DataDir, Debug, Download, Mode, Precision, RunEngine
 from lava_casc.cli.samples import load_images, texts_to_run
+from lava_casc.errors import DataError
 
 if TYPE_CHECKING:
     pass
@@ -39,10 +40,11 @@ def run(
     ] = None,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Only the first so many.")] = None,
     engine: Annotated[
-        Engine,
+        RunEngine,
         typer.Option(
             "--engine",
-            help="Lava with the whole network in one process, or one for each part; reference needs no Lava.",
+            help="Lava with the whole network in one process, or one for each part; reference needs no Lava; "
+            "staircase gives the same answers from processes that Lava ships, without spikes to count or certificates.",
         ),
     ] = "fused",
     precision: Annotated[
@@ -68,6 +70,8 @@ def run(
     from lava_casc.netx import read_file
     from lava_casc.reference import forward
 
+    if engine == "staircase":
+        _refuse_schedule(mode, wake_steps, sleep_steps, fixed_period, picture)
     file = read_file(network)
     integer = file.network
     if model is None:
@@ -75,8 +79,9 @@ def run(
     else:
         pictures, labels = texts_to_run(model, data, data_dir, images, samples)
     integer.encode(pictures)  # a wrong shape or range is said before anything runs
+    held = engine == "staircase"
     schedule = schedule_of(integer, file.schedule, mode, wake_steps, sleep_steps)
-    with console.progress(f"{engine} {schedule.mode}", len(pictures)) as bar:
+    with console.progress(engine if held else f"{engine} {schedule.mode}", len(pictures)) as bar:
         record = run_on(integer, pictures, schedule, engine, precision, not fixed_period, (), bar)
     if picture is not None:
         from lava_casc.report import plot_spikes, save_figure
@@ -96,15 +101,15 @@ def run(
     result: dict[str, Any] = {
         "file": str(network),
         "engine": record.engine,
-        "schedule": {**asdict(schedule), "mode": schedule.mode},
+        "schedule": {**asdict(record.schedule), "mode": "held" if held else schedule.mode},
         "samples": len(record),
         "certified_samples": int(record.certified.sum()),
         "mismatched_logits": int((record.logits != truth.logits).sum()),
         "accuracy": None if labels is None else float((record.predictions == labels).mean()),
         "integer_accuracy": None if labels is None else float((truth.logits.argmax(1) == labels).mean()),
-        "last_spike_median": float(np.median(record.last_spike)),
-        "last_spike_max": int(record.last_spike.max()),
-        "silence_bound": integer.silence_bound(schedule),
+        "last_spike_median": None if held else float(np.median(record.last_spike)),
+        "last_spike_max": None if held else int(record.last_spike.max()),
+        "silence_bound": None if held else integer.silence_bound(schedule),
         "steps": record.steps,
         "ms_per_step": 1e3 * record.seconds / record.steps if record.steps else None,
     }
@@ -127,6 +132,19 @@ def run(
         console.out.print(f"picture: {picture}")
 
 
+def _refuse_schedule(
+    mode: Mode | None, wake_steps: int | None, sleep_steps: int | None, fixed_period: bool, picture: Path | None
+) -> None:
+    """Refuse what the staircase has not, before anything is read."""
+    options = {"mode": mode, "wake-steps": wake_steps, "sleep-steps": sleep_steps, "fixed-period": fixed_period or None}
+    for name, value in {**options, "picture": picture}.items():
+        if value is not None:
+            raise DataError(
+                f"--{name}: the staircase holds its input; it has no schedule, and no spikes to draw. Leave --{name} "
+                "out, or use another --engine."
+            )
+
+
 def _print_run(result: dict[str, Any]) -> None:
     rows: list[list[Any]] = [
         ["samples", result["samples"]],
@@ -138,13 +156,14 @@ def _print_run(result: dict[str, Any]) -> None:
             ["accuracy, spikes", f"{result['accuracy']:.2%}"],
             ["accuracy, integer network", f"{result['integer_accuracy']:.2%}"],
         ]
-    rows.append(
-        [
-            "last spike, median and greatest step",
-            f"{result['last_spike_median']:g}, {result['last_spike_max']}",
+    if result["silence_bound"] is not None:
+        rows += [
+            [
+                "last spike, median and greatest step",
+                f"{result['last_spike_median']:g}, {result['last_spike_max']}",
+            ],
+            ["silent at the latest after step (proven)", result["silence_bound"]],
         ]
-    )
-    rows.append(["silent at the latest after step (proven)", result["silence_bound"]])
     if result["ms_per_step"] is not None:
         rows.append(["steps run, ms a step", f"{result['steps']:,}, {result['ms_per_step']:.2f}"])
     schedule = result["schedule"]

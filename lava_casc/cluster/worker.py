@@ -16,7 +16,7 @@ from lava_casc.files import replacing
 from lava_casc.record import SpikeRecord
 
 
-def work(path: Path, task: int) -> None:
+def work(path: Path, task: int) -> SpikeRecord:
     """Run one task of a folder; its results appear under their name only when they are whole."""
     folder = open_folder(path)
     if not 0 <= task < len(folder.tasks):
@@ -39,7 +39,7 @@ def work(path: Path, task: int) -> None:
             last_spike=record.last_spike,
             facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
         )
-    print(f"task {task}: {int(record.certified.sum())} of {len(record)} samples certified", flush=True)
+    return record
 
 
 def digest_of(record: SpikeRecord) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -22,7 +23,10 @@ from lava_casc.loihi.messages import TRAILER, Messages
 from lava_casc.loihi.network import SpikingNetwork
 from lava_casc.loihi.network.models import GraphOfNetwork, PyFusedNetwork
 from lava_casc.loihi.session import Session, tidy
-from lava_casc.network import Conv, IntegerNetwork, Neurons
+from lava_casc.loihi.staircase import check_staircase, settling_steps
+from lava_casc.loihi.staircase.circuit import Staircase, window_of_ones
+from lava_casc.loihi.staircase.circuit import build as build_staircase
+from lava_casc.network import Conv, IntegerNetwork, MaxPool, Neurons, Shape, Synapse, per_neuron
 from lava_casc.ranges import check_ranges
 from lava_casc.record import SpikeRecord
 from lava_casc.schedule import WakeSleepSchedule
@@ -40,6 +44,8 @@ MESSAGE_SIZE = 1 << 24
 PIPE_DEPTH = 2
 #: Lava's Conv wraps what it delivers at 24 bits, whatever the target's own width.
 LAVA_BITS = 24
+#: Lava's fixed-point Dense clips weights to 8 bits, whatever the target's own width, and says nothing.
+LAVA_WEIGHT_BITS = 8
 #: The geometry of a convolution that Lava's own model can hold: it has 8 bits for each number.
 STOCK_LIMIT = 127
 
@@ -69,20 +75,23 @@ def run(
         Within the input's range. (N, P, ...) for a recurrent network: sequences of P phases.
     schedule : WakeSleepSchedule, optional
         By default ``network.schedule()``: unary, with sleep enough for the proven bound.
-    engine : {"fused", "graph"}
+    engine : {"fused", "graph", "staircase"}
         The whole network in one process that takes many samples at a time; or a process for every layer and synapse and
-        one sample after the other, as on a chip. The spikes are the same, in the same steps.
+        one sample after the other, as on a chip. The spikes are the same, in the same steps. The staircase computes
+        the settled counts with processes that Lava ships, and nothing else is the same: see `lava_casc.loihi.staircase`
+        and the notes below.
     precision : {"fixed", "float"}
         Integers in registers, or float64 potentials in units of the threshold. The latter is exact only where
         every threshold is a power of two, and certifies nothing elsewhere; the graph alone has it.
     record : iterable of {"counts", "messages", "spikes"}
-        What to keep beside logits and certificates. Each layer that is recorded costs the graph a process.
+        What to keep beside logits and certificates. Each layer that is recorded costs the graph a process. The
+        staircase has counts alone.
     until_silent : bool
         Whether the next sample, or phase, begins as soon as one is certified. The results are the same; it takes
         fewer steps.
     stock_synapses : bool
-        The graph: whether Lava's own models of Conv and Dense run. Those of lava_casc compute the same and are much
-        faster.
+        The graph and the staircase: whether Lava's own models of Conv and Dense run. Those of lava_casc compute the
+        same and are much faster.
     strict : bool
         The graph: whether a potential that leaves its register raises `RangeError`. Otherwise it wraps. In the fused
         network no potential can: its ranges are proven.
@@ -101,10 +110,21 @@ def run(
     Raises
     ------
     DataError, RangeError
-        The images do not fit the network, or the network does not fit the hardware.
+        The images do not fit the network, or the network does not fit the hardware, or Lava's LIF in the staircase.
+    UnsupportedModelError
+        The staircase: the network is recurrent.
+
+    Notes
+    -----
+    The staircase takes one sample after the other. Each is held as the input for as many steps as the longest path
+    takes (`settling_steps`), so that branches of different length need no delays, and is read in the last of them. Its
+    neurons remember nothing from step to step. Its record's `schedule` has this hold as its wake and no sleep. No
+    neuron that says anything ever falls silent, hence `certified` is False for every sample, and `last_spike` is the
+    last step of the hold for all of them, without having been observed. That logits and counts equal the integer
+    network's is what tests show. The readouts' bias is added by the host.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"engine is fused or graph, not {engine!r}")
+    if engine not in (*ENGINES, "staircase"):
+        raise ValueError(f"engine is fused, graph or staircase, not {engine!r}")
     if precision not in TAGS:
         raise ValueError(f"precision is fixed or float, not {precision!r}")
     if engine == "fused" and (precision != "fixed" or stock_synapses or not strict):
@@ -114,14 +134,23 @@ def run(
     wanted = frozenset(record)
     if wanted - set(RECORDS):
         raise ValueError(f"record knows counts, messages and spikes, not {sorted(wanted - set(RECORDS))[0]!r}")
+    hardware = read_hardware() if hardware is None else hardware
+    if engine == "staircase":
+        if schedule is not None or precision != "fixed" or not until_silent or not strict or batch_size is not None:
+            raise ValueError("the staircase computes integers one by one, with no schedule. Use engine='graph'")
+        if wanted - {"counts"}:
+            raise ValueError(f"the staircase records counts alone, not {sorted(wanted - {'counts'})[0]!r}")
+        return _run_staircase(network, network.encode(images), wanted, stock_synapses, hardware, progress)
     schedule = network.schedule() if schedule is None else schedule
     images = network.encode(images)
-    hardware = read_hardware() if hardware is None else hardware
-    if hardware.state_bits > LAVA_BITS:
-        hardware = hardware.with_registers(state_bits=LAVA_BITS)
+    clips = engine == "graph" and precision == "fixed"
+    hardware = hardware.with_registers(
+        state_bits=min(hardware.state_bits, LAVA_BITS),
+        weight_bits=min(hardware.weight_bits, LAVA_WEIGHT_BITS) if clips else hardware.weight_bits,
+    )
     check_ranges(network, hardware)
     if stock_synapses:
-        _check_stock(network)
+        _check_stock(_synapses(network))
     started = time.perf_counter()
     sequences = images.shape[1] if network.is_recurrent else 1
     batch_size = _batch_size(network, schedule, len(images), sequences, wanted, batch_size)
@@ -158,9 +187,9 @@ def run(
 def run_config(precision: str, stock_synapses: bool = False, engine: str = "fused") -> Loihi2SimCfg:
     """Return the run configuration that selects the models of an engine and a `precision`."""
     models: dict[type, type] = {} if stock_synapses else fast_models(precision)
-    return Loihi2SimCfg(
-        select_tag=TAGS[precision], exception_proc_model_map={SpikingNetwork: ENGINES[engine], **models}
-    )
+    if engine in ENGINES:
+        models[SpikingNetwork] = ENGINES[engine]
+    return Loihi2SimCfg(select_tag=TAGS[precision], exception_proc_model_map=models)
 
 
 def fast_models(precision: str = "fixed") -> dict[type, type]:
@@ -195,19 +224,92 @@ def exact_in_floating_point(network: IntegerNetwork) -> bool:
     return all(bool((threshold & (threshold - 1) == 0).all()) for threshold in thresholds)
 
 
-def _check_stock(network: IntegerNetwork) -> None:
+def _check_stock(synapses: Iterable[tuple[str, Synapse]]) -> None:
     """Refuse convolutions whose geometry Lava's own model would hold wrongly: with 128 groups it delivers nothing."""
-    for layer in network:
-        for synapse in getattr(layer, "synapses", ()):
-            if not isinstance(synapse, Conv):
-                continue
-            geometry = {name: max(getattr(synapse, name)) for name in ("stride", "padding", "dilation")}
-            for name, value in {**geometry, "groups": synapse.groups, "kernel": max(synapse.weight.shape[2:])}.items():
-                if value > STOCK_LIMIT:
-                    raise UnsupportedModelError(
-                        f"{layer.name}: a convolution's {name} ({value}) exceeds what Lava's own Conv can hold "
-                        f"({STOCK_LIMIT}). Leave stock_synapses out."
-                    )
+    for path, synapse in synapses:
+        if not isinstance(synapse, Conv):
+            continue
+        geometry = {name: max(getattr(synapse, name)) for name in ("stride", "padding", "dilation")}
+        for name, value in {**geometry, "groups": synapse.groups, "kernel": max(synapse.weight.shape[2:])}.items():
+            if value > STOCK_LIMIT:
+                raise UnsupportedModelError(
+                    f"{path}: a convolution's {name} ({value}) exceeds what Lava's own Conv can hold "
+                    f"({STOCK_LIMIT}). Leave stock_synapses out."
+                )
+
+
+def _synapses(network: IntegerNetwork) -> list[tuple[str, Synapse]]:
+    return [(layer.name, synapse) for layer in network for synapse in getattr(layer, "synapses", ())]
+
+
+def _run_staircase(
+    network: IntegerNetwork,
+    images: NDArray[np.int64],
+    wanted: frozenset[str],
+    stock_synapses: bool,
+    hardware: Hardware,
+    progress: Callable[[int], None] | None,
+) -> SpikeRecord:
+    check_staircase(network, hardware)
+    if stock_synapses:
+        pools = [layer for layer in network if isinstance(layer, MaxPool)]
+        windows = [(p.name, window_of_ones(p, network.shapes[p.name][0], network.peaks[p.name])) for p in pools]
+        _check_stock([*_synapses(network), *windows])
+    started, hold = time.perf_counter(), max(settling_steps(network).values())
+    counted = [layer.name for layer in network.spiking] if "counts" in wanted else []
+    with tidy():
+        circuit = build_staircase(network, network.input.injected(images), hold, counted)
+        settled = _Settled(circuit, len(images), progress)
+        if len(images):  # Lava runs one step at least
+            with Session(
+                circuit.source,
+                run_config("fixed", stock_synapses, "staircase"),
+                lambda executable: check_models(executable, "fixed", stock_synapses, "staircase"),
+            ) as session:
+                session.run(len(images) * hold, settled.exchange)
+                settled.finish(session)
+    values = {name: settled.values(name, network.shapes[name]) for name in circuit.probes}
+    logits = [values[r.name] + per_neuron(r.bias, network.shapes[r.name]) for r in network.readouts]
+    return SpikeRecord(
+        engine=f"lava staircase {TAGS['fixed']}",
+        schedule=WakeSleepSchedule(hold, 0),
+        logits=np.concatenate([x.reshape(len(images), math.prod(x.shape[1:])) for x in logits], -1),
+        certified=np.zeros(len(images), np.bool_),
+        last_spike=np.full(len(images), hold, np.int64),
+        counts={name: values[name] for name in counted},
+        steps=len(images) * hold,
+        seconds=time.perf_counter() - started,
+    )
+
+
+class _Settled:
+    """What came out of a staircase so far, by layer, one result a sample."""
+
+    def __init__(self, circuit: Staircase, samples: int, progress: Callable[[int], None] | None) -> None:
+        self.samples, self.progress = samples, progress
+        self.ports = {name: probe.result for name, probe in circuit.probes.items()}
+        self.results: dict[str, list[NDArray]] = {name: [] for name in self.ports}
+
+    def exchange(self) -> None:
+        """Receive what has come."""
+        for name, port in self.ports.items():
+            while port.external_pipe_csp_recv_port.probe():
+                self._keep(name, port.external_pipe_csp_recv_port.recv())
+
+    def finish(self, session: Session) -> None:
+        """Receive what was surely sent."""
+        for name, port in self.ports.items():
+            while len(self.results[name]) < self.samples:
+                self._keep(name, session.receive(port))
+
+    def values(self, name: str, shape: Shape) -> NDArray[np.int64]:
+        """Return the values of a layer of `shape`, (N, *shape)."""
+        return torch_images(np.array(self.results[name], np.int64).reshape(self.samples, math.prod(shape)), shape)
+
+    def _keep(self, name: str, result: NDArray) -> None:
+        self.results[name].append(result)
+        if self.progress is not None and name == next(iter(self.ports)):
+            self.progress(len(self.results[name]))
 
 
 class _Host:

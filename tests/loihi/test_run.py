@@ -202,7 +202,7 @@ def test_what_the_graph_alone_has_is_refused_elsewhere(how):
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match="engine is fused or graph, not 'reference'"):
+    with pytest.raises(ValueError, match="engine is fused, graph or staircase, not 'reference'"):
         loihi.run(small(), small_images(), engine="reference")
     with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
         loihi.run(small(), small_images(), batch_size=0)

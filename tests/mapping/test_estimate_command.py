@@ -52,6 +52,8 @@ def test_what_fits_is_told_layer_by_layer(home):
     assert result["fits"] is True
     assert result["cores"] == [{k: list(v) for k, v in core.items()} for core in placement.utilization()]
     assert result["registers"]["limit"] == 24
+    assert sum(result["staircase"]["neurons"].values()) > 8 * result["staircase"]["cif_neurons"] > 8000
+    assert "--engine staircase: does not fit (1 layers, the first: conv2: the worst-case input" in found.stdout
     assert result["registers"]["bits"]["conv2"] == 18
 
 
@@ -88,6 +90,18 @@ def test_what_is_wrong_is_said_in_one_line(home, arguments, message):
     assert found.returncode == 2
     assert len([line for line in found.stderr.splitlines() if line.startswith("error: ")]) == 1
     assert message in found.stderr
+
+
+def test_export_refuses_what_the_staircase_cannot_hold(home):
+    model = ROOT / "tests/data/digits.pt"
+    found = _casc("export", model, "-o", "stairs.net", "--staircase", "--verify", 0, cwd=home)
+    assert found.returncode == 2
+    assert "conv2: the worst-case input of a comparator" in found.stderr
+    assert not (home / "stairs.net").exists()
+    found = _casc("export", model, "-o", "stairs.net", "--staircase", "--verify", 0, "--weight-bits", 6, cwd=home)
+    assert found.returncode == 0, found.stderr
+    found = _casc("estimate", "stairs.net", cwd=home)
+    assert "--engine staircase: fits, 13,386 neurons instead of 1,354" in found.stdout
 
 
 def test_the_picture_has_a_bar_for_every_core_and_marks_what_is_over(home):

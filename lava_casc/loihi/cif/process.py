@@ -137,7 +137,7 @@ class CIF(AbstractProcess):
         self.gate = InPort(shape=(1,))
         self.s_out = OutPort(shape=shape)
         self.activity = OutPort(shape=(1,))
-        self.u = Var(shape=shape, init=values["u0"])
+        self.u = Var(shape=shape, init=np.broadcast_to(values["u0"], shape))
         self.y = Var(shape=shape, init=0)
         for what, array in values.items():
             setattr(self, what, Var(shape=array.shape, init=array))
