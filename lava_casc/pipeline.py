@@ -191,8 +191,9 @@ def convert_checkpoint(
         folded, checkpoint.input, hardware, weight_bits=options.weight_bits, per_channel=options.per_channel
     )
     schedule = network.schedule(options.mode, options.wake_steps, options.sleep_steps)
-    announce("verify")
     tried, samples = (schedule, options.verify) if options.verify is not None else affordable(network, schedule)
+    if samples:
+        announce("verify")
     verification = verify(network, folded, checkpoint, tried, samples) if samples else None
     return Conversion(network, schedule, hardware, report, verification)
 

@@ -102,6 +102,7 @@ def run_study(
             quantization=errors,
             folder=folder,
             progress=bar,
+            tell=console.err.print,
         )
     write_scores(found, folder / "scores.csv")
     write_layers(found, folder / "layers.csv")

@@ -58,6 +58,7 @@ def measure(
     quantization: dict[str, dict[str, Any]] | None = None,
     folder: Path | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Study:
     """Measure a network in all its forms, after every step.
 
@@ -87,6 +88,8 @@ def measure(
         Where to save after every chunk of samples, and to go on from where it was saved.
     progress : callable
         Called with the number of samples done.
+    tell : callable
+        Called with a line before what takes long and is no running of samples.
 
     Raises
     ------
@@ -127,6 +130,7 @@ def measure(
         if folder is not None:
             _save(study, scorer, folder)
         progress(study.samples)
+    tell("scoring every step ...")
     study.scores = scorer.scores({name: planned_point(study, name) for name in ("float", "integer", *study.runs)})
     if folder is not None:
         save_study(study, folder / "study.json")
@@ -271,6 +275,7 @@ def _described(network: IntegerNetwork, macs: int, quantization: dict[str, dict[
     return {
         "layers": rows,
         "levels": network.levels,
+        "depth": max(longest for _, longest in network.distances.values()),
         "weight_bits": max(row["weight_bits"] or 0 for row in rows),
         "neurons": network.neurons,
         "computed_neurons": sum(row["neurons"] for row in rows if row["type"] == "Neurons"),

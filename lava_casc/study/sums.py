@@ -68,7 +68,8 @@ class Study:
     about : dict
         What a person wants to know of it: model, data, command, versions.
     network : dict
-        ``layers``, one row each; ``neurons``; ``macs``, the multiply-accumulates of the float network.
+        ``layers``, one row each; ``levels``; ``depth``, the longest path in synapses; ``neurons``; ``macs``, the
+        multiply-accumulates of the float network; and more.
     identity : str
         A digest of all that the sums depend on.
     data : str

@@ -219,7 +219,7 @@ def test_at_every_limit_a_network_passes_and_one_past_it_is_refused(what, held, 
 
 def test_a_weight_too_great_is_not_hidden_by_the_least_one():
     network = dense_network(neuron("a", "input", [[-128, 128]]), pixels=2)
-    with pytest.raises(RangeError, match=r"a: a weight \(128\) exceeds the 8 weight bits of loihi2 \(127\)"):
+    with pytest.raises(RangeError, match=r"a: a weight \(128\) exceeds the 8 weight bits of loihi2_oheo_gulch \(127\)"):
         check_ranges(network, LOIHI2)
     check_ranges(dense_network(neuron("a", "input", [[-128, 127]]), pixels=2), LOIHI2)
 

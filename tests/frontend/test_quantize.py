@@ -171,7 +171,9 @@ def test_halves_go_to_even_and_whole_weights_stay():
 
 @pytest.mark.parametrize("weight_bits", [-1, 0, 1, 9, 100])
 def test_weight_bits_out_of_range(weight_bits):
-    with pytest.raises(RangeError, match=rf"weight bits \({weight_bits}\) exceeds 2 .. weight bits of loihi2 \(8\)"):
+    with pytest.raises(
+        RangeError, match=rf"weight bits \({weight_bits}\) exceeds 2 .. weight bits of loihi2_oheo_gulch \(8\)"
+    ):
         quantize(dense([[1.0]]), spec(1), LOIHI, weight_bits=weight_bits)
 
 

@@ -5,6 +5,7 @@ processes, and those that make a process without running it. lava-nc compares it
 torch is switched on in its source; with saved data it always does, and so do we.
 """
 
+import gc
 import importlib
 import importlib.util
 import inspect
@@ -109,6 +110,7 @@ def _observed(monkeypatch, module, group, case, models):
         self.weights.get()
         stop(self)
 
+    gc.collect()  # what other tests have left would be stopped by `last`, too
     with monkeypatch.context() as patch:
         patch.setattr(module.DenseRunConfig, "select", pick)
         patch.setattr(Var, "get", keep)
