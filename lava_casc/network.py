@@ -681,25 +681,35 @@ class IntegerNetwork(_Frozen):
         return max(last[layer.name] for layer in self.layers if not isinstance(layer, Readout))
 
     def schedule(
-        self, mode: str = "unary", wake_steps: int | None = None, sleep_steps: int | None = None
+        self,
+        mode: str = "unary",
+        wake_steps: int | None = None,
+        sleep_steps: int | None = None,
+        max_burst: int | None = None,
     ) -> WakeSleepSchedule:
         """Return the schedule of a mode for this network.
 
         Parameters
         ----------
-        mode : {"unary", "graded"}
-            `unary`: one signed spike a step, input and bias through the wake (the paper). `graded`: spikes carry
+        mode : {"unary", "burst", "graded"}
+            `unary`: one signed spike a step, input and bias through the wake (the paper). `burst`: up to `max_burst`
+            of them in one spike (burst spikes, arXiv 2204.13271, where the number is gamma). `graded`: spikes carry
             integers and each layer is released when its inputs are complete.
         wake_steps : int, optional
-            By default `levels` in unary mode and 1 in graded mode.
+            By default ``ceil(levels / max_burst)``, and 1 in graded mode.
         sleep_steps : int, optional
             By default enough for the proven bound, and for the silent step that certifies it.
+        max_burst : int, optional
+            At least 1; for bursts alone, by default 2.
         """
-        if mode not in ("unary", "graded"):
-            raise InvalidNetworkError(f"mode {mode!r} is not known. Use unary or graded.")
+        if mode not in ("unary", "burst", "graded"):
+            raise InvalidNetworkError(f"mode {mode!r} is not known. Use unary, burst or graded.")
+        if max_burst is not None and mode != "burst":
+            raise InvalidNetworkError(f"max_burst ({max_burst}) is for bursts, not for mode {mode}. Use mode burst.")
         graded = mode == "graded"
-        wake = wake_steps if wake_steps is not None else (1 if graded else self.levels)
-        schedule = WakeSleepSchedule(wake, 0, self.levels if graded else 1, graded)
+        burst = {"unary": 1, "burst": 2 if max_burst is None else max_burst, "graded": self.levels}[mode]
+        wake = wake_steps if wake_steps is not None else (1 if graded else -(-self.levels // max(burst, 1)))
+        schedule = WakeSleepSchedule(wake, 0, burst, graded)
         if sleep_steps is None:
             sleep_steps = max(self.silence_bound(schedule) + 1, self.last_event(schedule)) - wake
         return dataclasses.replace(schedule, sleep_steps=sleep_steps)

@@ -46,8 +46,8 @@ class Options:
     per_channel : bool
     levels : int, optional
         Replaces the levels of every CQReLU; by default each keeps its own.
-    mode : {"unary", "graded"}
-    wake_steps, sleep_steps : int, optional
+    mode : {"unary", "burst", "graded"}
+    wake_steps, sleep_steps, max_burst : int, optional
         As for `IntegerNetwork.schedule`.
     hardware : str
         A name that lava_casc ships, or a path.
@@ -67,6 +67,7 @@ class Options:
     hardware: str = DEFAULT
     verify: int | None = None
     staircase: bool = False
+    max_burst: int | None = None
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ def convert_checkpoint(
     network, report = quantize(
         folded, checkpoint.input, hardware, weight_bits=options.weight_bits, per_channel=options.per_channel
     )
-    schedule = network.schedule(options.mode, options.wake_steps, options.sleep_steps)
+    schedule = network.schedule(options.mode, options.wake_steps, options.sleep_steps, options.max_burst)
     tried, samples = (schedule, options.verify) if options.verify is not None else affordable(network, schedule)
     if samples:
         announce("verify")

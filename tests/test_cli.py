@@ -204,6 +204,9 @@ def test_run_options_change_the_files_schedule_and_nothing_else(folder: Path, tm
         (("--sleep-steps", 9), schedules("graded", 3, 9)),
         (("--wake-steps", 5), schedules("graded", 5)),
         (("--mode", "unary"), schedules("unary")),
+        (("--mode", "burst"), schedules("burst")),
+        (("--max-burst", 3), schedules("burst", max_burst=3)),
+        (("--max-burst", 3, "--wake-steps", 2), schedules("burst", 2, max_burst=3)),
     ):
         found = casc(*run, *options, cwd=tmp_path)
         assert found.returncode == 0, found.stderr

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lava_casc import console
-from lava_casc.cli.options import AsJson, Debug, Mode
+from lava_casc.cli.options import AsJson, Debug, MaxBurst, Mode
 from lava_casc.errors import CascError
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ def export(
     mode: Annotated[
         Mode, typer.Option("--mode", help="Schedule that is written into the file; run can choose another.")
     ] = "unary",
+    max_burst: MaxBurst = None,
     wake_steps: Annotated[
-        int | None, typer.Option("--wake-steps", min=1, help="By default the levels (unary) or 1 (graded).")
+        int | None, typer.Option("--wake-steps", min=1, help="By default the levels a burst, or 1 (graded).")
     ] = None,
     sleep_steps: Annotated[
         int | None, typer.Option("--sleep-steps", min=0, help="By default enough for the proven bound.")
@@ -65,7 +66,9 @@ def export(
         raise CascError(f"{output}: the network file would replace the checkpoint. Give another -o.")
     if allow_pickle:
         console.err.print("warning: --allow-pickle runs whatever code the file holds")
-    options = pipeline.Options(weight_bits, not per_layer, levels, mode, wake_steps, sleep_steps, hw, verify, staircase)
+    options = pipeline.Options(
+        weight_bits, not per_layer, levels, mode, wake_steps, sleep_steps, hw, verify, staircase, max_burst
+    )
     spec = None if input_shape is None else InputSpec(_shape(input_shape))
     conversion = pipeline.export(model, output, options, on_step=console.announce, spec=spec, allow_pickle=allow_pickle)
     summary = {**pipeline.summary(conversion), "file": str(output), "bytes": output.stat().st_size}

@@ -21,7 +21,12 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the 
 Download = Annotated[bool, typer.Option("--download", help="Fetch the data set into --data-dir if it is not there.")]
 
 
-Mode = Literal["unary", "graded"]
+Mode = Literal["unary", "burst", "graded"]
+
+
+MaxBurst = Annotated[
+    int | None, typer.Option("--max-burst", min=1, help="With --mode burst: the most units in one spike, by default 2.")
+]
 
 
 Engine = Literal["fused", "graph", "reference"]

@@ -11,7 +11,7 @@ import typer
 
 from lava_casc import console
 from lava_casc.cli.engines import print_not_certified, run_on, schedule_of
-from lava_casc.cli.options import AsJson, DataDir, Debug, Download, Mode, Precision, RunEngine
+from lava_casc.cli.options import AsJson, DataDir, Debug, Download, MaxBurst, Mode, Precision, RunEngine
 from lava_casc.cli.samples import load_images, texts_to_run
 from lava_casc.errors import DataError
 
@@ -51,6 +51,7 @@ def run(
         Precision, typer.Option("--precision", help="fixed is what Loihi 2 computes; float needs --engine graph.")
     ] = "fixed",
     mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file.")] = None,
+    max_burst: MaxBurst = None,
     wake_steps: Annotated[int | None, typer.Option("--wake-steps", min=1)] = None,
     sleep_steps: Annotated[
         int | None, typer.Option("--sleep-steps", min=0, help="Too few, and samples are not certified.")
@@ -71,7 +72,7 @@ def run(
     from lava_casc.reference import forward
 
     if engine == "staircase":
-        _refuse_schedule(mode, wake_steps, sleep_steps, fixed_period, picture)
+        _refuse_schedule(mode, max_burst, wake_steps, sleep_steps, fixed_period, picture)
     file = read_file(network)
     integer = file.network
     if model is None:
@@ -80,7 +81,7 @@ def run(
         pictures, labels = texts_to_run(model, data, data_dir, images, samples)
     integer.encode(pictures)  # a wrong shape or range is said before anything runs
     held = engine == "staircase"
-    schedule = schedule_of(integer, file.schedule, mode, wake_steps, sleep_steps)
+    schedule = schedule_of(integer, file.schedule, mode, wake_steps, sleep_steps, max_burst)
     with console.progress(engine if held else f"{engine} {schedule.mode}", len(pictures)) as bar:
         record = run_on(integer, pictures, schedule, engine, precision, not fixed_period, (), bar)
     if picture is not None:
@@ -133,11 +134,19 @@ def run(
 
 
 def _refuse_schedule(
-    mode: Mode | None, wake_steps: int | None, sleep_steps: int | None, fixed_period: bool, picture: Path | None
+    mode: Mode | None,
+    max_burst: int | None,
+    wake_steps: int | None,
+    sleep_steps: int | None,
+    fixed_period: bool,
+    picture: Path | None,
 ) -> None:
     """Refuse what the staircase has not, before anything is read."""
-    options = {"mode": mode, "wake-steps": wake_steps, "sleep-steps": sleep_steps, "fixed-period": fixed_period or None}
-    for name, value in {**options, "picture": picture}.items():
+    options = {
+        "mode": mode, "max-burst": max_burst, "wake-steps": wake_steps, "sleep-steps": sleep_steps,
+        "fixed-period": fixed_period or None, "picture": picture,
+    }  # fmt: skip
+    for name, value in options.items():
         if value is not None:
             raise DataError(
                 f"--{name}: the staircase holds its input; it has no schedule, and no spikes to draw. Leave --{name} "

@@ -140,7 +140,7 @@ def _about(request: Request, checkpoint: Checkpoint, schedule: WakeSleepSchedule
         "model": str(request.model),
         **file,
         "data": request.data,
-        "mode": schedule.mode,
+        "mode": f"burst of {schedule.max_burst}" if schedule.mode == "burst" else schedule.mode,
         "diagnosed": diagnosed,
         **trained,
         "command": shlex.join(["lava-casc", *sys.argv[1:]]),

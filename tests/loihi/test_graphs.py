@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from loihi_differences import ENGINES, KINDS, agree, differences
 from loihi_networks import heads, heads_images, loop, loop_words
-from random_networks import cut, random_graph, random_recurrent, random_sequences
+from random_networks import cut, random_graph, random_images, random_network, random_recurrent, random_sequences
 
 from lava_casc import loihi
 from lava_casc.errors import DataError
@@ -246,3 +246,21 @@ def test_a_changed_loop_is_noticed(sabotage):
     for engine in ENGINES:
         found = loihi.run(IntegerNetwork(tuple(layers)), words, record=KINDS, engine=engine)
         assert "logits" in differences(found, simulate(network, words, record=KINDS))
+
+
+@pytest.mark.parametrize("gamma", [2, 3])
+@pytest.mark.parametrize("seed", range(2))
+def test_bursts_are_the_references_spike_by_spike(seed, gamma):
+    rng = np.random.default_rng(seed)
+    network = random_graph(rng)
+    agree(network, random_images(rng, network, 3), network.schedule("burst", max_burst=gamma))
+
+
+def test_bursts_in_floating_point_are_exact_on_dyadic_thresholds():
+    rng = np.random.default_rng(4)
+    network = random_network(rng, dyadic=True)
+    images, schedule = random_images(rng, network, 3), network.schedule("burst", max_burst=2)
+    found = loihi.run(network, images, schedule, record=("spikes",), engine="graph", precision="float")
+    expected = simulate(network, images, schedule, record=("spikes",))
+    assert (found.logits == expected.logits).all()
+    assert all((found.spikes[name] == expected.spikes[name]).all() for name in found.spikes)

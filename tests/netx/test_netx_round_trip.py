@@ -46,7 +46,7 @@ def test_random_graphs_and_sequences_are_read_as_they_were_written(tmp_path, mak
 
 
 @pytest.mark.parametrize("make", made.KINDS)
-@pytest.mark.parametrize("mode", ["unary", "graded"])
+@pytest.mark.parametrize("mode", ["unary", "burst", "graded"])
 def test_file_keeps_schedule_version_and_hardware(tmp_path, make, mode):
     network = make()
     target = (
