@@ -53,7 +53,7 @@ def schedules(network: Any) -> dict[str, Any]:
     levels = network.levels
     bursts = sorted({1, 2, 4, levels})
     found = {
-        f"at most {burst} a step, wake {wake}": network.schedule("unary", wake, max_burst=burst)
+        f"at most {burst} a step, wake {wake}": network.schedule("burst", wake, max_burst=burst)
         for burst in bursts
         for wake in sorted({1, -(-levels // burst), levels})
     }
