@@ -28,6 +28,9 @@ def estimate(
     step_us: Annotated[
         float | None, typer.Option("--step-us", min=0.0, help="How long a step takes, in microseconds, for latencies.")
     ] = None,
+    study: Annotated[
+        Path | None, typer.Option("--study", help="What evaluate --study left: the steps that samples really took.")
+    ] = None,
     picture: Annotated[Path | None, typer.Option("--picture", help="Draw how full every core is, as PNG.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write everything as JSON, core by core.")
@@ -53,6 +56,7 @@ def estimate(
         "fits": not registers["problems"] and (placement is None or not placement.problems),
         "registers": registers,
         "steps": _steps(file.network, file.schedule, step_us),
+        "measured": None if study is None else _measured(study, file.network),
         "placement": None if placement is None else _placed(placement),
         "staircase": _staircase(file.network),
         "fits_on": [] if placement is None or not placement.problems else _others(file.network, hardware),
@@ -91,6 +95,19 @@ def _steps(network: IntegerNetwork, schedule: WakeSleepSchedule, step_us: float 
         if step_us is not None:
             found[name]["latency_us"] = steps * step_us
     return found
+
+
+def _measured(path: Path, network: IntegerNetwork) -> dict[str, Any]:
+    """Return when the samples of a study were certified, if it is of this network."""
+    from lava_casc.errors import DataError
+    from lava_casc.study import read_study
+
+    found = read_study(path)
+    theirs = [(layer["name"], tuple(layer["shape"]), layer["levels"]) for layer in found["network"]["layers"]]
+    if theirs != [(layer.name, network.shapes[layer.name], getattr(layer, "levels", None)) for layer in network]:
+        raise DataError(f"{path}: is of another network. Leave --study out, or make one with evaluate --network.")
+    silence = {key: found["summary"]["silence"][f"certificate_{key}"] for key in ("median", "p99", "max")}
+    return {"samples": found["samples"], "certified": found["summary"]["certified"], "steps": silence}
 
 
 def _staircase(network: IntegerNetwork) -> dict[str, Any]:
@@ -191,6 +208,12 @@ def _print(result: dict[str, Any], hardware: Hardware) -> None:
     for name, steps in result["steps"].items():
         latency = f", {steps['latency_us']:,g} microseconds" if "latency_us" in steps else ""
         console.out.print(f"{name}: every sample certified by step {steps['certified_by']}{latency}")
+    if result["measured"] is not None:
+        steps = result["measured"]["steps"]
+        console.out.print(
+            f"measured: {result['measured']['certified']:,} of {result['measured']['samples']:,} samples certified, in "
+            f"step {steps['median']:g} (median), {steps['p99']:g} (99 %), {steps['max']:g} (greatest)"
+        )
     stairs = result["staircase"]
     if stairs["refused"]:
         refused = len(stairs["refused"])

@@ -92,6 +92,25 @@ def test_what_is_wrong_is_said_in_one_line(home, arguments, message):
     assert message in found.stderr
 
 
+def test_a_study_says_what_samples_really_took(home):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    model = ROOT / "tests/data/digits.pt"
+    how = ("--study", "study", "--samples", 20, "--variants", "cif+wsc")
+    assert _casc("evaluate", model, "--network", "digits.net", *how, cwd=home).returncode == 0
+    found = _casc("estimate", "digits.net", "--study", "study", cwd=home)
+    assert found.returncode == 0, found.stderr
+    data = json.loads((home / "study/study.json").read_text())["summary"]["silence"]
+    assert "measured: 20 of 20 samples certified, in step" in found.stdout
+    assert f"{data['certificate_max']:g} (greatest)" in found.stdout
+    other = json.loads((home / "study/study.json").read_text())
+    other["network"]["layers"][1]["levels"] = 4
+    (home / "other.json").write_text(json.dumps(other))
+    found = _casc("estimate", "digits.net", "--study", "other.json", cwd=home)
+    assert found.returncode == 2
+    assert "other.json: is of another network" in found.stderr
+
+
 def test_export_refuses_what_the_staircase_cannot_hold(home):
     model = ROOT / "tests/data/digits.pt"
     found = _casc("export", model, "-o", "stairs.net", "--staircase", "--verify", 0, cwd=home)
