@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lava_casc.dynamics.layers import Change, channels_first
+from lava_casc.dynamics.layers import Change, channels_first, channels_last
 from lava_casc.linear import apply
-from lava_casc.network import Entry, IntegerNetwork, Neurons, Synapse
+from lava_casc.network import Entry, IntegerNetwork, Neurons, Pair, Synapse
 
 #: What a record keeps by layer and step; the last three make up the `errors`.
 ERRORS = ("excess", "deficit", "deviation")
@@ -47,7 +47,8 @@ class Trace:
         wanted: Collection[str],
         fan_out: dict[str, torch.Tensor] | None = None,
     ) -> None:
-        self.network, self.wanted, self.fan_out = network, frozenset(wanted), fan_out or {}
+        self.network, self.wanted = network, frozenset(wanted)
+        self.fan_out = {name: channels_last(each[None]).flatten().double() for name, each in (fan_out or {}).items()}
         self.active = np.zeros((n, period), bool)
         self.kept: dict[str, dict[str, NDArray]] = {kind: {} for kind in BY_STEP}
         for layer in (*network.entries, *network.spiking):
@@ -69,31 +70,37 @@ class Trace:
         if "spikes" in self.wanted:
             self.kept["spikes"][name][rows, change.step - 1] = as_array(channels_first(change.spikes))
         if "negatives" in self.wanted:
-            below = (change.spikes < 0).flatten(1).sum(1)
-            self.kept["negatives"][name][rows, change.step - 1] = as_array(below)
+            self.kept["negatives"][name][rows, change.step - 1] = _numbers((change.spikes < 0).flatten(1))
         if not self.wanted & {"messages", "synops"}:
             return
-        spoke = change.spikes != 0
+        spoke = (change.spikes != 0).flatten(1)
         if "messages" in self.wanted:
-            self.kept["messages"][name][rows, change.step - 1] = as_array(spoke.flatten(1).sum(1))
+            self.kept["messages"][name][rows, change.step - 1] = _numbers(spoke)
         if "synops" in self.wanted:
-            reached = channels_first(spoke) * self.fan_out[name].to(spoke.device)
-            self.kept["synops"][name][rows, change.step - 1] = as_array(reached.flatten(1).sum(1))
+            # Exact: far fewer than 2**53 operations.
+            reached = spoke.to(torch.float64) @ self.fan_out[name].to(spoke.device)
+            self.kept["synops"][name][rows, change.step - 1] = as_array(reached)
 
-    def compare(self, name: str, step: int, counts: torch.Tensor, expected: torch.Tensor) -> None:
+    def compare(self, name: str, step: int, counts: torch.Tensor, expected: torch.Tensor, share: Pair) -> None:
         """Write down in which neurons the counts after a step, and of all steps to come, are not what is expected.
 
         Parameters
         ----------
         name : str
         step : int
-        counts, expected : (N, ...) tensors
-            A neuron has too many if it is a whole spike above, or more; too few likewise.
+        counts, expected : (N, ...) integer tensors
+            A neuron has too many if it is a whole spike above `share` of what is expected, or more; too few likewise.
+        share : (int, int)
+            How many of how many parts of `expected` are expected by now.
         """
-        difference = (counts - expected).flatten(1)
-        self.kept["excess"][name][:, step - 1 :] = (difference >= 1).sum(1, keepdim=True).cpu().numpy()
-        self.kept["deficit"][name][:, step - 1 :] = (difference <= -1).sum(1, keepdim=True).cpu().numpy()
-        self.kept["deviation"][name][:, step - 1 :] = difference.abs().sum(1, keepdim=True).cpu().numpy()
+        heard, parts = share
+        # Whole numbers, times `parts`: 16 bits hold the difference of two products of 7 bits, which is soon taken.
+        small = counts.dtype == expected.dtype == torch.int8 and max(heard, parts) < 1 << 7
+        kind = torch.int16 if small else torch.int64
+        difference = (counts.to(kind) * parts - expected.to(kind) * heard).flatten(1)
+        self.kept["excess"][name][:, step - 1 :] = _numbers(difference >= parts)[:, None]
+        self.kept["deficit"][name][:, step - 1 :] = _numbers(difference <= -parts)[:, None]
+        self.kept["deviation"][name][:, step - 1 :] = difference.abs().sum(1, keepdim=True).cpu().numpy() / parts
 
     def potential(self, name: str, step: int, values: torch.Tensor) -> None:
         """Write down the potentials after a step."""
@@ -122,6 +129,11 @@ def fan_out(synapse: Synapse, shape: tuple[int, ...]) -> torch.Tensor:
         connected = torch.as_tensor((synapse.weight != 0).astype(np.float64))
         (gradient,) = torch.autograd.grad(apply(synapse, ones, connected).sum(), ones)
     return gradient[0].to(torch.int64)
+
+
+def _numbers(mask: torch.Tensor) -> NDArray[np.int64]:
+    """Return how many of each row are true; ten times sooner than a sum in 64 bits."""
+    return as_array(mask.sum(1, dtype=torch.int32))
 
 
 def as_array(tensor: torch.Tensor) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from lava_casc.dynamics import WHOLE, Change, Plan, Trace, Variant, as_array, channels_first, channels_last, fan_outs
 from lava_casc.dynamics.batch import batches
 from lava_casc.dynamics.crew import SHARE
+from lava_casc.dynamics.layers import SMALL
 from lava_casc.dynamics.trace import BY_STEP
 from lava_casc.network import Entry, IntegerNetwork, MaxPool, Neurons
 from lava_casc.record import SpikeRecord
@@ -225,6 +226,11 @@ class _Runner:
             streams = [_Stream(*pair) for pair in zip(plan.operators[name], arriving, strict=True)]
         said = changes[name] = []
         wake, distance = self.schedule.wake_steps, self.network.distances[name][0]
+        compares = "errors" in self.wanted and isinstance(layer, Neurons)
+        expected = state.count
+        if isinstance(layer, Neurons) and compares:
+            kind = torch.int8 if layer.levels <= SMALL else torch.int64
+            expected = channels_last(torch.as_tensor(truth[name])).to(plan.device, kind)
         # Without a sleep, more is expected in every step.
         ends = "potentials" not in self.wanted and (plan.variant.sleeps or "errors" not in self.wanted)
         for step in range(1, self.schedule.period + 1):
@@ -235,10 +241,9 @@ class _Runner:
                 said.append(change._replace(spikes=change.counts[:0]))  # nobody needs them any more
             if "potentials" in self.wanted and isinstance(layer, Neurons):
                 trace.potential(name, step, state.potential(step))
-            if "errors" in self.wanted and isinstance(layer, Neurons):
-                expected = channels_last(torch.as_tensor(truth[name])).to(plan.device)
-                share = 1 if plan.variant.sleeps else max(0, step - distance) / wake
-                trace.compare(name, step, state.count, expected * share)
+            if compares:
+                share = (1, 1) if plan.variant.sleeps else (max(0, step - distance), wake)
+                trace.compare(name, step, state.count, expected, share)
             if ends and state.rests(step) and all(stream.over for stream in streams):
                 break
         return state.count

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from naive import flat, naive_phases, naive_simulate
@@ -9,7 +11,7 @@ from random_networks import random_graph, random_images, random_network, random_
 from spine import dense_network
 
 from lava_casc.dynamics import VARIANTS
-from lava_casc.network import Neurons
+from lava_casc.network import Dense, Input, IntegerNetwork, Neurons, Readout
 from lava_casc.reference import forward, simulate
 from lava_casc.schedule import WakeSleepSchedule
 
@@ -111,6 +113,31 @@ def test_what_an_integrate_and_fire_neuron_says_too_early_it_never_takes_back():
             wrong[name] += sum(int((found.counts[layer] != truth[layer]).sum()) for layer in truth)
     assert wrong["cif+wsc"] == 0
     assert wrong["if+wsc"] > 100
+
+
+@pytest.mark.parametrize(("levels", "wake", "steps"), [(127, 127, 140), (126, 3, 130), (200, 100, 120), (1000, 9, 40)])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_errors_of_many_levels_are_whole_numbers(name, levels, wake, steps):
+    """Where products of counts and steps leave 8 and 16 bits."""
+    neurons = Neurons(
+        "n", (Dense("x", np.array([[3], [-2], [1]], np.int32)),), [0, 9, 1], [1, 1, 2], [0, 5, 0], levels, np.ones(3)
+    )
+    readout = Readout("y", (Dense("n", np.ones((1, 3), np.int32)),), np.zeros(1, np.int64))
+    network = IntegerNetwork((Input("x", (1,), 0, 1000), neurons, readout))
+    images = np.array([[0], [1000], [7], [333]])
+    schedule = WakeSleepSchedule(wake, steps - wake)
+    variant = VARIANTS[name]
+    found = simulate(network, images, schedule, record=("errors", "spikes"), variant=variant)
+    truth = forward(network, images).counts["n"]
+    counts = found.spikes["n"].cumsum(1)
+    for step in range(1, steps + 1):
+        heard = Fraction(1) if variant.sleeps else Fraction(step - 1, wake)
+        off = [[Fraction(int(c)) - heard * int(t) for c, t in zip(*pair, strict=True)]
+               for pair in zip(counts[:, step - 1], truth, strict=True)]  # fmt: skip
+        for i, row in enumerate(off):
+            assert found.excess["n"][i, step - 1] == sum(d >= 1 for d in row)
+            assert found.deficit["n"][i, step - 1] == sum(d <= -1 for d in row)
+            assert found.deviation["n"][i, step - 1] == pytest.approx(float(sum(map(abs, row))))
 
 
 def test_the_errors_of_a_sequence_are_those_of_its_phases():
