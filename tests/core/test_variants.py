@@ -119,7 +119,8 @@ def test_what_an_integrate_and_fire_neuron_says_too_early_it_never_takes_back():
 @pytest.mark.parametrize("name", VARIANTS)
 def test_errors_of_many_levels_are_whole_numbers(name, levels, wake, steps):
     """Where products of counts and steps leave 8 and 16 bits."""
-    neurons = Neurons(
+    weights = np.array([[3], [-2], [1]], np.int32)
+    neurons = Neurons("n", (Dense("x", weights),), [0, 9, 1], [1, 1, 2], [0, 5, 0], levels, np.ones(3))
         "n", (Dense("x", np.array([[3], [-2], [1]], np.int32)),), [0, 9, 1], [1, 1, 2], [0, 5, 0], levels, np.ones(3)
     )
     readout = Readout("y", (Dense("n", np.ones((1, 3), np.int32)),), np.zeros(1, np.int64))
