@@ -121,8 +121,6 @@ def test_errors_of_many_levels_are_whole_numbers(name, levels, wake, steps):
     """Where products of counts and steps leave 8 and 16 bits."""
     weights = np.array([[3], [-2], [1]], np.int32)
     neurons = Neurons("n", (Dense("x", weights),), [0, 9, 1], [1, 1, 2], [0, 5, 0], levels, np.ones(3))
-        "n", (Dense("x", np.array([[3], [-2], [1]], np.int32)),), [0, 9, 1], [1, 1, 2], [0, 5, 0], levels, np.ones(3)
-    )
     readout = Readout("y", (Dense("n", np.ones((1, 3), np.int32)),), np.zeros(1, np.int64))
     network = IntegerNetwork((Input("x", (1,), 0, 1000), neurons, readout))
     images = np.array([[0], [1000], [7], [333]])
