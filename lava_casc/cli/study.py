@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from lava_casc.schedule import WakeSleepSchedule
     from lava_casc.study import Study
 
-#: Samples on which integers are compared with floats, layer by layer.
-DIAGNOSED = 128
+#: Samples on which integers are compared with floats, layer by layer, and how many neurons they may have in all.
+DIAGNOSED, NEURONS = 128, 1 << 26
 #: Words of a checkpoint's notes that are no longer than this are told.
 NOTE = 60
 
@@ -84,7 +84,7 @@ def run_study(
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror}). Choose another folder.") from error
     samples = _Samples(task)
-    diagnosed = samples[:DIAGNOSED]
+    diagnosed = samples[: min(DIAGNOSED, max(1, NEURONS // network.neurons))]
     graph = checkpoint.graph if network.levels == _levels(checkpoint) else with_levels(checkpoint.graph, network.levels)
     console.err.print(f"comparing integers with floats on {len(diagnosed)} samples ...")
     errors = quantization_errors(fold(graph), network, diagnosed)

@@ -108,7 +108,7 @@ def measure(
     study = Study(
         about=about or {},
         network=_described(network, multiply_accumulates(model, network, phases), quantization or {}),
-        identity=_digest(_plain(network), scorer.truth, asdict(schedule), steps, names, data, VERSION),
+        identity=_digest(_plain(network), _weights(model), scorer.truth, asdict(schedule), steps, names, data, VERSION),
         data=data,
         steps=steps,
         planned=schedule.period,
@@ -318,6 +318,10 @@ def _plain(network: IntegerNetwork) -> list[Any]:
             found += [synapse.source, synapse.exponent, synapse.weight]
         found += [getattr(layer, name) for name in ("bias", "threshold", "initial", "scale") if hasattr(layer, name)]
     return found
+
+
+def _weights(model: nn.Module) -> list[Any]:
+    return [item for name, tensor in model.state_dict().items() for item in (name, tensor.cpu().float().numpy())]
 
 
 def _digest(*parts: Any) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 
 import numpy as np
 import pytest
+import torch
 from naive import Wiring
 from random_networks import random_graph, random_images, random_recurrent, random_sequences
 from torch import nn
@@ -30,8 +32,6 @@ class _Model(nn.Module):
         self.network = network
 
     def forward(self, x):
-        import torch
-
         entry = self.network.input
         samples = x.numpy() if self.network.is_recurrent else np.rint(x.numpy() / entry.scale).astype(np.int64)
         phases = samples.shape[1] if self.network.is_recurrent else 1
@@ -86,8 +86,6 @@ def test_the_layers_sums_are_those_of_single_runs(digits, whole):
 
 
 def test_squares_are_the_outputs_distance_from_the_float_networks(digits, whole):
-    import torch
-
     model, network, images, _ = digits
     with torch.no_grad():
         real = model(torch.tensor(images) * network.input.scale).numpy()
@@ -160,6 +158,11 @@ def test_what_was_interrupted_goes_on(digits, whole, tmp_path, monkeypatch):
     for change in ({"steps": STEPS + 1}, {"variants": ("cif",)}, {"images": images[::-1]}, {"labels": labels[::-1]}):
         with pytest.raises(DataError, match="is of another network, schedule or data. Choose another folder"):
             again(**change)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        next(other.parameters()).add_(1.0)
+    with pytest.raises(DataError, match="is of another network"):
+        measure(other, network, schedule, images, Ranks(labels), steps=STEPS, folder=tmp_path)
     (tmp_path / "progress.pt").write_bytes(b"nothing")
     with pytest.raises(DataError, match="progress.pt: cannot be read"):
         again()
@@ -267,8 +270,6 @@ def test_connections_are_what_messages_could_cross_at_most():
 
 
 def test_multiply_accumulates_are_weights_times_places(digits):
-    import torch
-
     model, network, _, _ = digits
     places = model.values(torch.zeros(1, 1, 8, 8))
     layers = [op for op in model.graph.operations if op.kind in ("Conv2d", "Linear")]
