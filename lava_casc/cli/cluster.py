@@ -51,6 +51,9 @@ def submit(
     tasks: Annotated[int, typer.Option("--tasks", min=1, help="With sbatch: an array of so many jobs.")] = 1,
     python: Annotated[str | None, typer.Option("--python", help="The host's interpreter; by default this one.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="By default out/jobs/NETWORK.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="The folder is there: start what it has no results of.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run/--no-dry-run", help="Show every file and command, and start nothing.")
     ] = True,
@@ -58,20 +61,25 @@ def submit(
     debug: Debug = False,
 ) -> None:
     """Make a folder that holds all that a run needs, and start it on a cloud host or as a job of SLURM."""
+    import shutil
     import sys
     import tempfile
 
-    from lava_casc.cluster import Settings, launch, make_folder
+    from lava_casc.cluster import Settings, launch, make_folder, open_folder
     from lava_casc.cluster.launch import command
     from lava_casc.hardware import read_hardware
     from lava_casc.netx import read_file
 
     hardware = read_hardware(hw)
     host = _host(hardware, partition, board, generation)
+    path = (output or Path("out/jobs") / network.stem).absolute()
+    if again:
+        state = launch(open_folder(path), launcher, host)
+        console.out.print(f"{path}: started, {'job' if launcher == 'sbatch' else 'process'} {state.job}")
+        return
     file = read_file(network)
     inputs, _ = load_images(data, data_dir, download, images, samples)
     schedule = schedule_of(file.network, file.schedule, mode, None, None, max_burst)
-    path = (output or Path("out/jobs") / network.stem).absolute()
     settings = Settings(
         engine, host.environment, tuple(hardware.inrc.path if hardware.inrc else ()), python or sys.executable
     )
@@ -85,7 +93,11 @@ def submit(
     folder = make_folder(path, file.network, inputs, schedule, tasks, settings)
     result = _described(folder, path)
     result["command"] = command(path, launcher, host, list(range(len(folder.tasks))))
-    state = launch(folder, launcher, host)
+    try:
+        state = launch(folder, launcher, host)
+    except ClusterError:
+        shutil.rmtree(path)  # it was made just now, and nothing has run of it
+        raise
     result["job"] = state.job
     if as_json:
         console.out.print_json(json.dumps(result))

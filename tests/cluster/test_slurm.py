@@ -247,6 +247,16 @@ def test_the_commands_go_all_the_way(cluster, digits, tmp_path):
     found = _casc(*submit, "--no-dry-run", cwd=tmp_path)
     assert found.returncode == 2
     assert "exists already" in found.stderr
+    folder.part(1).unlink()
+    found = _casc(*submit, "--again", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert _wait(folder).tasks == [1]
+    assert missing(folder) == []
+    # What could not be started leaves nothing behind.
+    found = _casc(*submit[:-5], "nowhere", "--engine", "reference", "-o", "elsewhere", "--no-dry-run", cwd=tmp_path)
+    assert found.returncode == 2
+    assert "nowhere: no such partition" in found.stderr
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_data_set_is_evaluated_over_an_array(cluster, tmp_path):

@@ -127,7 +127,7 @@ REFUSED = [
     (lambda: Input("x", (1,), 0, 1, shift=-1), r"x: shift \(-1\) must not be negative"),
     (lambda: Input("x", (1,), 0, 1, 0.0), "x: scale 0.0 must be positive"),
     (lambda: Input("x", (1,), 0, 1, float("nan")), "x: scale nan must be positive and finite"),
-    (lambda: _good().schedule("spiky"), "mode 'spiky' is not known. Use unary or graded"),
+    (lambda: _good().schedule("spiky"), "mode 'spiky' is not known. Use unary, burst or graded"),
 ]
 
 
