@@ -13,7 +13,6 @@ compared with that: awake for L steps and then asleep, awake for one step, or gr
 """
 
 import argparse
-import math
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from lava_casc.frontend.fold import FloatReadout
 from lava_casc.pipeline import Options, convert_checkpoint, write_json
 from lava_casc.reference import forward, simulate
 from lava_casc.schedule import WakeSleepSchedule
+from lava_casc.study import interval
 from lava_casc.text import encoding_of, read_texts
 
 
@@ -84,14 +84,6 @@ def baseline(network, tokens, states, steps, replayed, batch=2000):
     return torch.cat(found).numpy(), float(torch.cat(errors).mean())
 
 
-def interval(accuracy, count):
-    """Return Wilson's interval of 95 % for a share of `count`."""
-    z = 1.96
-    middle = (accuracy + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(accuracy * (1 - accuracy) / count + z * z / (4 * count * count))
-    return [middle - half, middle + half]
-
-
 def measure(model, folder, samples, baseline_steps):
     """Return everything as plain data."""
     checkpoint = load_checkpoint(model)
@@ -108,7 +100,7 @@ def measure(model, folder, samples, baseline_steps):
         accuracy = float((predicted == labels).mean())
         differing = float((predicted != wanted).mean())
         rows.append({"method": method, "steps": steps, "accuracy": accuracy, "differing": differing, **more})
-        rows[-1]["interval"] = interval(accuracy, len(labels))
+        rows[-1]["interval"] = list(interval(int((predicted == labels).sum()), len(labels)))
         print(f"{method:16} T={steps or '-':>3} {accuracy:7.2%}  another class than the RNN: {differing:6.2%}", end="")
         print("".join(f"  {name}: {value:.3g}" for name, value in more.items() if name in ("error", "certified")))
 

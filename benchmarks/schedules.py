@@ -79,7 +79,7 @@ def measure(network: Any, images: Any, macs: int, bar: Any) -> list[dict[str, An
                 "schedule": name,
                 "certified in step, median": float(np.median(steps)),
                 "greatest": int(steps.max()),
-                "proven": max(network.silence_bound(schedule) + 1, network.last_event(schedule)),
+                "proven": network.certified_by(schedule),
                 "spikes": sums["messages"] / len(images),
                 "taking back": sums["negatives"] / max(1, sums["messages"]),
                 "synaptic operations / MACs": sum(record.synops[layer].sum() for layer in hidden) / len(images) / macs,

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +19,7 @@ import typer
 
 import lava_casc
 from lava_casc import console
+from lava_casc.doctor import versions
 from lava_casc.errors import CascError, DataError
 
 ROOT = Path(lava_casc.__file__).resolve().parents[1]
@@ -79,7 +79,7 @@ def demo(
         "lava_steps": record.steps,
         "lava_ms_per_sample": 1000 * record.seconds / len(record),
         "seconds": time.perf_counter() - began,
-        "versions": _versions(),
+        "versions": versions("torch", "numpy", "h5py", "lava-nc", "lava-dl"),
     }
     pipeline.write_json(summary_file, summary)
     _show(summary)
@@ -143,16 +143,6 @@ def _show(summary: dict[str, Any]) -> None:
         ["time a sample", f"{summary['lava_ms_per_sample']:.1f} ms", f"{summary['seconds']:.0f} s for everything"],
     ]
     console.table("handwritten digits", ["", "measured", ""], [*accuracies, *proof])
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": sys.version.split()[0], "lava-casc": lava_casc.__version__}
-    for package in ("torch", "numpy", "h5py", "lava-nc", "lava-dl"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed by pip"
-    return found
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+import lava_casc
 from lava_casc.errors import HardwareConfigError
 from lava_casc.loihi.neurocore import UCODE, microcode
 
@@ -68,6 +70,17 @@ PACKAGES = (
     _Package("scikit-learn", "sklearn", ">=1.3", _DATA_SETS),
     _Package("matplotlib", "matplotlib", ">=3.7", _PLOTS),
 )
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of Python, of lava_casc and of some packages, for a record of what ran."""
+    found = {"python": platform.python_version(), "lava-casc": lava_casc.__version__}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed by pip"
+    return found
 
 
 def diagnose(*, slurm_timeout: float = 5.0) -> list[Check]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lava_casc.configs import read_toml, shipped
+from lava_casc.configs import explained, read_toml, shipped
 from lava_casc.errors import HardwareConfigError
 
 #: What can cost energy.
@@ -108,15 +108,13 @@ def read_energy(source: str | Path) -> EnergyTable:
     try:
         return EnergyTable.model_validate(read_toml(path))
     except ValidationError as error:
-        # A misspelt key rather than what is missing for it.
-        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        key = ".".join(str(part) for part in first["loc"])
-        keys = tuple(Picojoule.model_fields if len(first["loc"]) > 1 else EnergyTable.model_fields)
-        near = get_close_matches(str(first["loc"][-1]), keys, 1)
-        remedy = f"Did you mean {near[0]}?" if near and near[0] != first["loc"][-1] else f"Known: {', '.join(keys)}."
-        raise HardwareConfigError(f"{path}: {key}: {first['msg']}. {remedy}") from error
+        raise HardwareConfigError(f"{path}: {explained(error.errors(), _keys)}") from error
 
 
 def shipped_energy_tables() -> dict[str, Path]:
     """Return the tables that lava_casc ships, by name."""
     return shipped("energy")
+
+
+def _keys(place: Sequence[str]) -> Sequence[str]:
+    return list(Picojoule.model_fields if len(place) > 1 else EnergyTable.model_fields)

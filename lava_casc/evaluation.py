@@ -9,19 +9,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from lava_casc.errors import DataError
-from lava_casc.network import Input, IntegerNetwork, Tokens
+from lava_casc.frontend import real_outputs
+from lava_casc.network import IntegerNetwork
 from lava_casc.record import SpikeRecord
 from lava_casc.reference import forward
 
 #: The three forms of one network, in the order in which they are made.
 FORMS = ("float", "integer", "spikes")
-#: Samples that the float model takes at a time.
-FLOAT_BATCH = 32
 Scores = dict[str, float | None]
 
 
@@ -99,7 +97,7 @@ def evaluate(
     certified, last_spike, mismatched, done = [], [], 0, 0
     for samples in batches:
         started = time.perf_counter()
-        real = _outputs(model, samples, network.input)
+        real = real_outputs(model, samples, network.input)
         seconds["float"] += time.perf_counter() - started
         started = time.perf_counter()
         truth = forward(network, samples).logits
@@ -145,12 +143,3 @@ def _chosen(simulated: NDArray[np.int64] | None, start: int, n: int) -> NDArray[
 
 def _shifted(progress: Callable[[float], None], before: int, done: float) -> None:
     progress(before + done)
-
-
-def _outputs(model: nn.Module, samples: NDArray, entry: Input | Tokens) -> list[NDArray]:
-    parts = []
-    with torch.no_grad():
-        for part in torch.tensor(samples).split(FLOAT_BATCH):
-            found = model(part if isinstance(entry, Tokens) else part * entry.scale)
-            parts.append(found if isinstance(found, tuple | list) else (found,))
-    return [torch.cat(outputs).numpy() for outputs in zip(*parts, strict=True)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lava_casc.errors import CascError
 
@@ -36,3 +38,9 @@ def replacing(path: str | Path, error: type[CascError]) -> Iterator[Path]:
         raise error(
             f"{path}: cannot be written ({reason}). Choose a writable folder that exists, with room left."
         ) from cause
+
+
+def write_json(path: str | Path, content: Any, error: type[CascError]) -> None:
+    """Write `content` as JSON in whole or not at all; `error` as for `replacing`."""
+    with replacing(path, error) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

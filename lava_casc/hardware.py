@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lava_casc.configs import read_toml, shipped
+from lava_casc.configs import explained, read_toml, shipped
 from lava_casc.errors import HardwareConfigError
 
 DEFAULT = "loihi2_oheo_gulch"
@@ -242,7 +243,7 @@ def read_hardware(source: str | Path = DEFAULT) -> Hardware:
     try:
         return Hardware.model_validate(read_toml(path))
     except ValidationError as error:
-        raise HardwareConfigError(f"{path}: {_first(error)}") from error
+        raise HardwareConfigError(f"{path}: {explained(error.errors(), _keys)}") from error
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -262,20 +263,11 @@ def _find(source: str | Path) -> Path:
     raise HardwareConfigError(f"{source}: no such hardware configuration. {remedy}")
 
 
-def _first(error: ValidationError) -> str:
-    """Return the first thing that is wrong, with what was probably meant."""
-    # A misspelt key rather than what is missing for it.
-    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    place = [str(part) for part in first["loc"]]
-    message = first["msg"].removeprefix("Value error, ")
-    known: list[str] = []
+def _keys(place: Sequence[str]) -> Sequence[str]:
+    """Return the keys of the section or the quantity that a key stands in."""
     model: Any = Hardware
     for part in place[:-1]:
         field = model.model_fields.get(part) if model is not None else None
         kinds = (Registers, Core, Chip, Inrc, Quantity)
         model = next((kind for kind in kinds if field and kind.__name__ in str(field.annotation)), None)
-    if model is not None:
-        known = list(model.model_fields)
-    near = get_close_matches(place[-1], known, 1) if place and place[-1] not in known else []
-    remedy = f"Did you mean {near[0]}?" if near else "hw_configs/template.toml shows how it is written."
-    return f"{'.'.join(place)}: {message}. {remedy}" if place else f"{message}. {remedy}"
+    return [] if model is None else list(model.model_fields)

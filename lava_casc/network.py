@@ -680,6 +680,10 @@ class IntegerNetwork(_Frozen):
             last[layer.name] = complete
         return max(last[layer.name] for layer in self.layers if not isinstance(layer, Readout))
 
+    def certified_by(self, schedule: WakeSleepSchedule) -> int:
+        """Return the step by which every sample has its certificate: silent, with the last event over."""
+        return max(self.silence_bound(schedule) + 1, self.last_event(schedule))
+
     def schedule(
         self,
         mode: str = "unary",
@@ -711,7 +715,7 @@ class IntegerNetwork(_Frozen):
         wake = wake_steps if wake_steps is not None else (1 if graded else -(-self.levels // max(burst, 1)))
         schedule = WakeSleepSchedule(wake, 0, burst, graded)
         if sleep_steps is None:
-            sleep_steps = max(self.silence_bound(schedule) + 1, self.last_event(schedule)) - wake
+            sleep_steps = self.certified_by(schedule) - wake
         return dataclasses.replace(schedule, sleep_steps=sleep_steps)
 
 

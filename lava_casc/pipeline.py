@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -15,8 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 import lava_casc
+from lava_casc import files
 from lava_casc.errors import CascError, NetworkFileError
-from lava_casc.files import replacing
 from lava_casc.frontend.checkpoint import Checkpoint, InputSpec, load_checkpoint
 from lava_casc.frontend.fold import FloatNetwork, FloatNeurons, evaluate, fold
 from lava_casc.frontend.quantize import QuantizationReport, quantize
@@ -219,7 +218,7 @@ def export(
 
         check_staircase(conversion.network, conversion.hardware)
     on_step(len(STEPS), len(STEPS), "write")
-    with replacing(output, NetworkFileError) as temporary:
+    with files.replacing(output, NetworkFileError) as temporary:
         netx.write(temporary, conversion.network, conversion.schedule, hardware=conversion.hardware)
         if netx.read(temporary) != conversion.network:
             raise VerificationError(f"{output}: reading the file back does not give the network that was written")
@@ -367,9 +366,8 @@ def summary(conversion: Conversion) -> dict[str, Any]:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` as JSON under a temporary name, then rename."""
-    with replacing(path, NetworkFileError) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    """Write a report as JSON, whole or not at all."""
+    files.write_json(path, content, NetworkFileError)
 
 
 def _images(checkpoint: Checkpoint, samples: int) -> tuple[NDArray[np.int64], str]:

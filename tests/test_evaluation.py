@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import lava_casc
-from lava_casc.evaluation import FLOAT_BATCH, evaluate
+from lava_casc.evaluation import evaluate
 from lava_casc.frontend import load_checkpoint
+from lava_casc.frontend.outputs import BATCH
 from lava_casc.pipeline import Options, convert_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -96,7 +97,7 @@ def test_the_float_model_takes_few_samples_at_a_time_with_the_same_result(digits
     handle = model.register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0])))
     together = _evaluate(digits, np.array([0]), parts=(0, 50))[0]
     handle.remove()
-    assert sizes == [FLOAT_BATCH, 50 - FLOAT_BATCH]
+    assert sizes == [BATCH, 50 - BATCH]
     single = _evaluate(digits, np.array([0]), parts=range(51))[0]
     assert together.scores["float"] == single.scores["float"]
 

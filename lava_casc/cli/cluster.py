@@ -61,11 +61,12 @@ def submit(
     debug: Debug = False,
 ) -> None:
     """Make a folder that holds all that a run needs, and start it on a cloud host or as a job of SLURM."""
+    import shlex
     import shutil
     import sys
     import tempfile
 
-    from lava_casc.cluster import Settings, launch, make_folder, open_folder
+    from lava_casc.cluster import Settings, launch, make_folder, missing, open_folder
     from lava_casc.cluster.launch import command
     from lava_casc.hardware import read_hardware
     from lava_casc.netx import read_file
@@ -74,7 +75,15 @@ def submit(
     host = _host(hardware, partition, board, generation)
     path = (output or Path("out/jobs") / network.stem).absolute()
     if again:
-        state = launch(open_folder(path), launcher, host)
+        folder = open_folder(path)
+        if dry_run:
+            absent = missing(folder)
+            console.out.print(
+                f"would run, in {path}:\n{shlex.join(command(path, launcher, host, absent))}", markup=False
+            )
+            console.out.print("Nothing was started: --no-dry-run does.")
+            return
+        state = launch(folder, launcher, host)
         console.out.print(f"{path}: started, {'job' if launcher == 'sbatch' else 'process'} {state.job}")
         return
     file = read_file(network)
@@ -116,7 +125,7 @@ def jobs(
     debug: Debug = False,
 ) -> None:
     """Show how far submitted runs are, and what they printed last."""
-    from lava_casc.cluster import look, open_folder
+    from lava_casc.cluster import look, missing, open_folder
     from lava_casc.cluster.launch import log_tail
 
     found = folders or sorted(path.parent for path in Path("out/jobs").glob("*/job.json"))
@@ -125,13 +134,14 @@ def jobs(
         folder = open_folder(path)
         state = look(folder)
         states = {} if state is None else state.states
+        absent = set(missing(folder))
         rows += [
             {
                 "folder": str(path),
                 "job": "" if state is None else state.job,
                 "task": task,
                 "samples": chosen.stop - chosen.start,
-                "state": states.get(task, "not started") if not folder.part(task).is_file() else "COMPLETED",
+                "state": states.get(task, "not started") if task in absent else "COMPLETED",
                 "log": log_tail(folder, task, lines),
             }
             for task, chosen in enumerate(folder.tasks)

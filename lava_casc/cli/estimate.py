@@ -90,7 +90,7 @@ def _steps(network: IntegerNetwork, schedule: WakeSleepSchedule, step_us: float 
     """Return how long a sample takes at most, in the file's schedule and with graded spikes."""
     found: dict[str, Any] = {}
     for name, chosen in ((f"in the file: {schedule.mode}", schedule), ("graded", network.schedule("graded"))):
-        steps = max(network.silence_bound(chosen) + 1, network.last_event(chosen))
+        steps = network.certified_by(chosen)
         found[name] = {"period": chosen.period, "certified_by": steps}
         if step_us is not None:
             found[name]["latency_us"] = steps * step_us

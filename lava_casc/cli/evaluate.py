@@ -181,7 +181,7 @@ def _trials(
     """Return random samples on which silence is tried, if each sample is proven to reach it."""
     import numpy as np
 
-    needed = max(network.silence_bound(schedule) + 1, network.last_event(schedule))
+    needed = network.certified_by(schedule)
     if schedule.period < needed:
         raise RangeError(
             f"--certified: the period ({schedule.period} steps) is below the {needed} in which silence is proven. "

@@ -7,12 +7,11 @@ import platform
 import shlex
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lava_casc
 from lava_casc import console
+from lava_casc.doctor import versions
 from lava_casc.errors import DataError
 
 if TYPE_CHECKING:
@@ -71,7 +70,16 @@ def run_study(
     from lava_casc.frontend import fold
     from lava_casc.pipeline import with_levels
     from lava_casc.report import figures, save_figure
-    from lava_casc.study import Predictions, Ranks, measure, quantization_errors, summary, write_layers, write_scores
+    from lava_casc.study import (
+        Predictions,
+        Ranks,
+        measure,
+        quantization_errors,
+        read_study,
+        summary,
+        write_layers,
+        write_scores,
+    )
 
     chosen = tuple(request.variants.split(","))
     unknown = [name for name in chosen if name not in VARIANTS]
@@ -106,7 +114,7 @@ def run_study(
         )
     write_scores(found, folder / "scores.csv")
     write_layers(found, folder / "layers.csv")
-    data = _plain(found)
+    data = read_study(folder)
     save_figure(figures.plot_scores(data, next(iter(data["scores"]["float"]))), folder / "scores.png")
     _draw(found, network, schedule, samples, drawn, folder)
     if as_json:
@@ -144,26 +152,8 @@ def _about(request: Request, checkpoint: Checkpoint, schedule: WakeSleepSchedule
         "diagnosed": diagnosed,
         **trained,
         "command": shlex.join(["lava-casc", *sys.argv[1:]]),
-        "versions": _versions(),
+        "versions": {**versions("torch", "numpy"), "machine": platform.machine()},
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"lava_casc": lava_casc.__version__, "python": platform.python_version()}
-    for package in ("torch", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed by pip"
-    return {**found, "machine": platform.machine()}
-
-
-def _plain(study: Study) -> dict[str, Any]:
-    from lava_casc.study.files import as_dict
-
-    # As it is read back: names and numbers, lists for tuples.
-    found: dict[str, Any] = json.loads(json.dumps(as_dict(study)))
-    return found
 
 
 def _draw(

@@ -11,14 +11,12 @@ import tempfile
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import lava_casc
 from lava_casc.errors import ClusterError
-from lava_casc.files import replacing
 from lava_casc.network import IntegerNetwork
 from lava_casc.schedule import WakeSleepSchedule
 
@@ -34,11 +32,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "src"))
 
+from lava_casc import console  # noqa: E402
 from lava_casc.cluster.worker import work  # noqa: E402
 
 task = int(sys.argv[1])
 record = work(HERE, task)
-print(f"task {task}: {int(record.certified.sum())} of {len(record)} samples certified")
+console.out.print(f"task {task}: {int(record.certified.sum())} of {len(record)} samples certified")
 '''
 
 
@@ -233,12 +232,6 @@ def digest(file: Path) -> str:
         while block := stream.read(1 << 20):
             found.update(block)
     return found.hexdigest()
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
-    with replacing(path, ClusterError) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _files(folder: Path) -> list[Path]:

@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lava_casc.cluster import slurm
-from lava_casc.cluster.folder import JobFolder, write_json
+from lava_casc.cluster.folder import JobFolder
 from lava_casc.cluster.merge import missing
 from lava_casc.errors import ClusterError
+from lava_casc.files import write_json
 
 STATE = "state.json"
 
@@ -120,9 +121,10 @@ def look(folder: JobFolder) -> State | None:
         state = State(**{**found, "states": {int(task): name for task, name in found["states"].items()}})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ClusterError(f"{path}: is damaged ({error}). Remove it, if nothing of this folder runs.") from error
+    now: dict[int, str] | None
     if _over(state):
-        return state
-    if state.launcher == "env":
+        now = None
+    elif state.launcher == "env":
         now = {state.tasks[0]: "RUNNING"} if _runs(state) else None
     else:
         now = slurm.states(state.job)
@@ -175,7 +177,7 @@ def _over(state: State) -> bool:
 
 
 def _write(folder: JobFolder, state: State) -> None:
-    write_json(folder.path / STATE, asdict(state))
+    write_json(folder.path / STATE, asdict(state), ClusterError)
 
 
 def _detached(folder: Path, arguments: Sequence[str], log: str) -> int:

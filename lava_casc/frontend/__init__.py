@@ -4,6 +4,7 @@ from lava_casc.frontend.checkpoint import Checkpoint, InputSpec, load_checkpoint
 from lava_casc.frontend.cqrelu import CQReLU, Normalize, replace_relu
 from lava_casc.frontend.cqrnn import CQRNN
 from lava_casc.frontend.fold import FloatNetwork, fold
+from lava_casc.frontend.outputs import real_outputs
 from lava_casc.frontend.quantize import QuantizationReport, quantize
 from lava_casc.frontend.trace import Graph, GraphModel, trace
 
@@ -21,6 +22,7 @@ __all__ = [
     "load_checkpoint",
     "load_model",
     "quantize",
+    "real_outputs",
     "replace_relu",
     "save_model",
     "trace",

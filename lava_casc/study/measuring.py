@@ -18,7 +18,9 @@ from torch import nn
 from lava_casc.dynamics import VARIANTS, batches
 from lava_casc.errors import DataError, RangeError
 from lava_casc.files import replacing
-from lava_casc.network import Entry, IntegerNetwork, Neurons, Readout, Tokens
+from lava_casc.frontend import real_outputs
+from lava_casc.mapping.needs import weight_bits
+from lava_casc.network import Entry, IntegerNetwork, Neurons, Readout
 from lava_casc.record import SpikeRecord
 from lava_casc.reference import forward, simulate
 from lava_casc.schedule import WakeSleepSchedule
@@ -30,8 +32,6 @@ from lava_casc.study.sums import GRADED, KINDS, WHOLE, Run, Study
 
 #: Samples between two savings, at most, and numbers that the outputs of all steps may be at a time.
 CHUNK, OUTPUTS = 256, 1 << 25
-#: Samples that the float model takes at a time.
-FLOAT_BATCH = 32
 PROGRESS = "progress.pt"
 
 
@@ -112,7 +112,7 @@ def measure(
         data=data,
         steps=steps,
         planned=schedule.period,
-        bound=max(network.silence_bound(schedule) + 1, network.last_event(schedule)),
+        bound=network.certified_by(schedule),
         phases=phases,
         runs={name: _begun(network, name, run) for name, run in _schedules(network, schedule, steps, names).items()},
         expected={layer.name: 0.0 for layer in network if isinstance(layer, Neurons)},
@@ -171,7 +171,7 @@ def _begun(network: IntegerNetwork, name: str, schedule: WakeSleepSchedule) -> R
 
 def _add(study: Study, model: nn.Module, network: IntegerNetwork, samples: NDArray[np.int64], scorer: Scorer) -> None:
     """Run some samples in all forms, and add up what they say."""
-    real = _real_outputs(model, network, samples)
+    real = real_outputs(model, samples, network.input)
     truth = forward(network, samples)
     scorer.add("float", [real], study.samples)
     scorer.add("integer", [list(network.outputs(truth.logits, study.phases).values())], study.samples)
@@ -242,21 +242,12 @@ def _add_silence(
     run.last_spike += record.last_spike.tolist()
 
 
-def _real_outputs(model: nn.Module, network: IntegerNetwork, samples: NDArray[np.int64]) -> list[NDArray]:
-    parts = []
-    with torch.no_grad():
-        for part in torch.tensor(samples).split(FLOAT_BATCH):
-            found = model(part if isinstance(network.input, Tokens) else part * network.input.scale)
-            parts.append(found if isinstance(found, tuple | list) else (found,))
-    return [torch.cat(outputs).numpy() for outputs in zip(*parts, strict=True)]
-
-
 def _described(network: IntegerNetwork, macs: int, quantization: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return the layers of a network as rows of a table."""
     leaving = connections(network)
     rows = []
     for layer in network:
-        weights = [synapse.weight for synapse in getattr(layer, "synapses", ())]
+        synapses = getattr(layer, "synapses", ())
         rows.append(
             {
                 "name": layer.name,
@@ -266,8 +257,8 @@ def _described(network: IntegerNetwork, macs: int, quantization: dict[str, dict[
                 "neurons": math.prod(network.shapes[layer.name]),
                 "distance": network.distances[layer.name][0],
                 "levels": getattr(layer, "levels", None),
-                "weights": sum(weight.size for weight in weights),
-                "weight_bits": max((_bits(weight) for weight in weights), default=None),
+                "weights": sum(synapse.weight.size for synapse in synapses),
+                "weight_bits": max(map(weight_bits, synapses), default=None),
                 "connections_out": leaving[layer.name],
                 "quantization": quantization.get(layer.name),
             }
@@ -282,11 +273,6 @@ def _described(network: IntegerNetwork, macs: int, quantization: dict[str, dict[
         "weights": sum(row["weights"] for row in rows),
         "macs": macs,
     }
-
-
-def _bits(weight: NDArray) -> int:
-    """Return the signed bits that the greatest weight takes."""
-    return 1 + max(int(weight.max(initial=0)), -int(weight.min(initial=0)) - 1, 0).bit_length()
 
 
 def _save(study: Study, scorer: Scorer, folder: Path) -> None:

@@ -248,7 +248,14 @@ def test_the_commands_go_all_the_way(cluster, digits, tmp_path):
     assert found.returncode == 2
     assert "exists already" in found.stderr
     folder.part(1).unlink()
+    before = look(folder).job
     found = _casc(*submit, "--again", cwd=tmp_path)
+    assert "--array=1" in found.stdout
+    assert look(folder).job == before
+    folder.part(1).write_bytes(b"half")
+    rows = json.loads(_casc("jobs", "--json", cwd=tmp_path).stdout)
+    assert [row["state"] for row in rows] == ["COMPLETED", "FAILED"]
+    found = _casc(*submit, "--again", "--no-dry-run", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     assert _wait(folder).tasks == [1]
     assert missing(folder) == []
