@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lava_casc.errors import DataError, InvalidNetworkError, RangeError
 from lava_casc.integer import IntArray
-from lava_casc.schedule import LayerTiming, WakeSleepSchedule
+from lava_casc.schedule import MODES, PRESETS, LayerTiming, WakeSleepSchedule
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
@@ -652,7 +652,22 @@ class IntegerNetwork(_Frozen):
 
     def timing(self, schedule: WakeSleepSchedule) -> dict[str, LayerTiming]:
         """Return the timing of every layer but the input under `schedule`."""
-        return {layer.name: schedule.timing(*self.distances[layer.name]) for layer in self.computed}
+        complete, _ = self._latest(schedule)
+        return {name: schedule.timing(self.distances[name][0], step) for name, step in complete.items()}
+
+    def _latest(self, schedule: WakeSleepSchedule) -> tuple[dict[str, int], dict[str, int]]:
+        """Return the last step in which anything can arrive at each computed layer, and in which each can speak.
+
+        A neuron whose inputs are complete is at most ``levels`` units away from its rest, and mends `max_burst` of
+        them in a step; a pool relays. Bias ends and released layers speak when inputs are complete, or before.
+        """
+        complete: dict[str, int] = {}
+        last = {layer.name: schedule.wake_steps for layer in self.entries}
+        for layer in self.computed:
+            complete[layer.name] = last[layer.name] = max(1 + last[source] for source in layer.sources)
+            if isinstance(layer, Neurons):
+                last[layer.name] += schedule.duration(layer.levels) - 1
+        return complete, last
 
     def last_event(self, schedule: WakeSleepSchedule) -> int:
         """Return the step from which on nothing new can enter: the last injection and the last release are over.
@@ -666,18 +681,10 @@ class IntegerNetwork(_Frozen):
     def silence_bound(self, schedule: WakeSleepSchedule) -> int:
         """Return a step after which no neuron can emit a spike, for whatever input (proof in docs/mathematics.md).
 
-        A neuron whose inputs are complete is at most ``levels`` units away from its rest, and mends `max_burst` of
-        them in a step; a pool relays. With ``c`` the step in which the last input of a layer can arrive, its last
-        spike comes no later than ``max(c, release) + ceil(levels / max_burst) - 1``.
+        With ``c`` the step in which the last input of a layer can arrive, its last spike comes no later than
+        ``c + ceil(levels / max_burst) - 1``.
         """
-        last = {layer.name: schedule.wake_steps for layer in self.entries}
-        timing = self.timing(schedule)
-        for layer in self.computed:
-            complete = max(1 + last[source] for source in layer.sources)
-            if isinstance(layer, Neurons):
-                complete = max(complete, timing[layer.name].bias_stop - 1, timing[layer.name].release)
-                complete += -(-layer.levels // schedule.max_burst) - 1
-            last[layer.name] = complete
+        _, last = self._latest(schedule)
         return max(last[layer.name] for layer in self.layers if not isinstance(layer, Readout))
 
     def certified_by(self, schedule: WakeSleepSchedule) -> int:
@@ -695,23 +702,29 @@ class IntegerNetwork(_Frozen):
 
         Parameters
         ----------
-        mode : {"unary", "burst", "graded"}
+        mode : {"unary", "burst", "graded", "latency", "energy"}
             `unary`: one signed spike a step, input and bias through the wake (the paper). `burst`: up to `max_burst`
-            of them in one spike (burst spikes, arXiv 2204.13271, where the number is gamma). `graded`: spikes carry
-            integers and each layer is released when its inputs are complete.
+            of them in one spike (burst spikes, arXiv 2204.13271, where the number is gamma). `graded`: layers speak
+            one after another, each when its inputs are complete, in spikes of up to `max_burst` units. The other two
+            are presets, of what was measured in docs/schedules.md: `latency` is the schedule with the fewest steps to
+            certified silence (graded; burst where `max_burst` is less than the levels), `energy` the one with the
+            fewest synaptic operations (graded).
         wake_steps : int, optional
             By default ``ceil(levels / max_burst)``, and 1 in graded mode.
         sleep_steps : int, optional
             By default enough for the proven bound, and for the silent step that certifies it.
         max_burst : int, optional
-            At least 1; for bursts alone, by default 2.
+            The most units of a spike, at least 1; for bursts by default 2, in graded mode and for presets all levels,
+            so that each neuron speaks once.
         """
-        if mode not in ("unary", "burst", "graded"):
-            raise InvalidNetworkError(f"mode {mode!r} is not known. Use unary, burst or graded.")
-        if max_burst is not None and mode != "burst":
-            raise InvalidNetworkError(f"max_burst ({max_burst}) is for bursts, not for mode {mode}. Use mode burst.")
+        if mode in PRESETS:
+            mode = "burst" if mode == "latency" and (max_burst or self.levels) < self.levels else "graded"
+        if mode not in MODES:
+            raise InvalidNetworkError(f"mode {mode!r} is not known. Use one of {', '.join((*MODES, *PRESETS))}.")
+        if max_burst is not None and mode == "unary":
+            raise InvalidNetworkError(f"max_burst ({max_burst}) is not for mode unary, which has 1. Use mode burst.")
         graded = mode == "graded"
-        burst = {"unary": 1, "burst": 2 if max_burst is None else max_burst, "graded": self.levels}[mode]
+        burst = {"unary": 1, "burst": 2, "graded": self.levels}[mode] if max_burst is None else max_burst
         wake = wake_steps if wake_steps is not None else (1 if graded else -(-self.levels // max(burst, 1)))
         schedule = WakeSleepSchedule(wake, 0, burst, graded)
         if sleep_steps is None:

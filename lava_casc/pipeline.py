@@ -45,7 +45,7 @@ class Options:
     per_channel : bool
     levels : int, optional
         Replaces the levels of every CQReLU; by default each keeps its own.
-    mode : {"unary", "burst", "graded"}
+    mode : {"unary", "burst", "graded", "latency", "energy"}
     wake_steps, sleep_steps, max_burst : int, optional
         As for `IntegerNetwork.schedule`.
     hardware : str

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from lava_casc.errors import RangeError
 
+MODES = ("unary", "burst", "graded")
+#: What a schedule can be the best for, see docs/schedules.md.
+PRESETS = ("latency", "energy")
+
 
 @dataclass(frozen=True)
 class LayerTiming:
@@ -41,7 +45,8 @@ class WakeSleepSchedule:
     max_burst : int
         The most units that a neuron may emit (or take back) in one step, at least 1. 1 is the paper's neuron.
     released : bool
-        Whether a layer holds its spikes until its inputs are complete.
+        Whether a layer holds its spikes until its inputs are complete, so that layers speak one after another and no
+        neuron takes anything back. With a `max_burst` of all levels each neuron speaks once: the graded mode.
     """
 
     wake_steps: int
@@ -69,11 +74,15 @@ class WakeSleepSchedule:
             return "graded"
         return "unary" if self.max_burst == 1 else "burst"
 
-    def timing(self, shortest: int, longest: int) -> LayerTiming:
-        """Return the timing of a layer whose shortest and longest path from the input cross so many synapses.
+    def duration(self, levels: int) -> int:
+        """Return in how many steps a neuron of so many levels says it all, at most `max_burst` in each."""
+        return -(-levels // self.max_burst)
 
-        Its first spike can arrive in step ``1 + shortest``. Released layers emit in a single step, so that the inputs
-        of a layer are complete in step ``wake_steps + longest``.
+    def timing(self, shortest: int, complete: int) -> LayerTiming:
+        """Return the timing of a layer whose shortest path from the input crosses so many synapses.
+
+        Its first spike can arrive in step ``1 + shortest``, its last one in step `complete`: then a released layer may
+        speak.
         """
         start = 1 + shortest
-        return LayerTiming(start, start + self.wake_steps, self.wake_steps + longest if self.released else 1)
+        return LayerTiming(start, start + self.wake_steps, complete if self.released else 1)

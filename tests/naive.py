@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from itertools import product
 
-from lava_casc.network import Dense, MaxPool, Readout, Tokens
+from lava_casc.network import Dense, MaxPool, Neurons, Readout, Tokens
 
 
 def flat(values):
@@ -182,13 +183,15 @@ def _simulate(wiring, entries, schedule, signed=True, sleeps=True):
     network, wake = wiring.network, schedule.wake_steps
     # What a memory has heard through all of a phase that never slept it says through all of the next.
     pace = {name: wake if sleeps or name == network.input.name else schedule.period for name in entries}
-    near, far = dict.fromkeys(entries, 0), dict.fromkeys(entries, 0)
+    near, spoken = dict.fromkeys(entries, 0), dict.fromkeys(entries, wake)
     u, y, heard, share, bias_from, release = {}, {}, {}, {}, {}, {}
     for layer in network.layers[len(entries) :]:
         name, shape = layer.name, network.shapes[layer.name]
         near[name] = 1 + min(near[s] for s in layer.sources)
-        far[name] = 1 + max(far[s] for s in layer.sources)
-        bias_from[name], release[name] = near[name] + 1, wake + far[name] if schedule.released else 1
+        complete = spoken[name] = 1 + max(spoken[s] for s in layer.sources)
+        if isinstance(layer, Neurons):
+            spoken[name] = complete - 1 + math.ceil(layer.levels / schedule.max_burst)
+        bias_from[name], release[name] = near[name] + 1, complete if schedule.released else 1
         y[name] = [0] * wiring.size(name)
         if isinstance(layer, MaxPool):
             heard[name] = [0] * wiring.size(layer.source)

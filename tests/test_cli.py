@@ -18,6 +18,7 @@ from torch import nn
 import lava_casc
 from lava_casc.cli.export import _print_conversion
 from lava_casc.frontend import Checkpoint, CQReLU, InputSpec, load_checkpoint, save_model, trace
+from lava_casc.netx import read_file
 from lava_casc.pipeline import Options, convert_checkpoint, summary
 
 ROOT = Path(__file__).parents[1]
@@ -207,6 +208,12 @@ def test_run_options_change_the_files_schedule_and_nothing_else(folder: Path, tm
         (("--mode", "burst"), schedules("burst")),
         (("--max-burst", 3), schedules("burst", max_burst=3)),
         (("--max-burst", 3, "--wake-steps", 2), schedules("burst", 2, max_burst=3)),
+        (("--mode", "graded", "--max-burst", 2), schedules("graded", max_burst=2)),
+        (("--preset", "energy"), schedules("graded")),
+        (("--preset", "energy", "--max-burst", 1), schedules("graded", max_burst=1)),
+        (("--preset", "latency"), schedules("graded")),
+        (("--preset", "latency", "--max-burst", 2), schedules("burst", max_burst=2)),
+        (("--preset", "latency", "--sleep-steps", 1), schedules("graded", 1, 1)),
     ):
         found = casc(*run, *options, cwd=tmp_path)
         assert found.returncode == 0, found.stderr
@@ -317,6 +324,17 @@ def test_unwritable_outputs_are_one_line(folder: Path, tmp_path: Path) -> None:
     failed(casc("export", folder / "model.pt", "-o", folder / "model.pt", cwd=tmp_path), "would replace the checkpoint")
     assert not list(tmp_path.iterdir())
     assert load_checkpoint(folder / "model.pt").input.shape == SHAPE
+
+
+def test_a_preset_leaves_no_choice_of_mode_and_wake(folder: Path, tmp_path: Path) -> None:
+    line = "--preset energy: chooses the mode and the wake. Leave --mode and --wake-steps out."
+    failed(casc("run", folder / "model.net", "--preset", "energy", "--mode", "graded", cwd=tmp_path), line)
+    failed(casc("export", folder / "model.pt", "--preset", "energy", "--wake-steps", 2, cwd=tmp_path), line)
+    assert not list(tmp_path.iterdir())
+    done = casc("export", folder / "model.pt", "-o", "x.net", "--preset", "latency", "--max-burst", 2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    file = read_file(tmp_path / "x.net")
+    assert file.schedule == file.network.schedule("burst", max_burst=2)
 
 
 def test_bad_networks_and_images_are_one_line(folder: Path, tmp_path: Path) -> None:

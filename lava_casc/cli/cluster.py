@@ -10,7 +10,7 @@ import typer
 
 from lava_casc import console
 from lava_casc.cli.engines import schedule_of
-from lava_casc.cli.options import AsJson, DataDir, Debug, Download, Engine, MaxBurst, Mode
+from lava_casc.cli.options import AsJson, DataDir, Debug, Download, Engine, MaxBurst, Mode, Preset, mode_of
 from lava_casc.cli.samples import load_images
 from lava_casc.errors import ClusterError
 
@@ -48,6 +48,7 @@ def submit(
     engine: Annotated[Engine, typer.Option("--engine")] = "fused",
     mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file.")] = None,
     max_burst: MaxBurst = None,
+    preset: Preset = None,
     tasks: Annotated[int, typer.Option("--tasks", min=1, help="With sbatch: an array of so many jobs.")] = 1,
     python: Annotated[str | None, typer.Option("--python", help="The host's interpreter; by default this one.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="By default out/jobs/NETWORK.")] = None,
@@ -71,6 +72,7 @@ def submit(
     from lava_casc.hardware import read_hardware
     from lava_casc.netx import read_file
 
+    chosen = mode_of(mode, preset)
     hardware = read_hardware(hw)
     host = _host(hardware, partition, board, generation)
     path = (output or Path("out/jobs") / network.stem).absolute()
@@ -88,7 +90,7 @@ def submit(
         return
     file = read_file(network)
     inputs, _ = load_images(data, data_dir, download, images, samples)
-    schedule = schedule_of(file.network, file.schedule, mode, None, None, max_burst)
+    schedule = schedule_of(file.network, file.schedule, chosen, None, None, max_burst)
     settings = Settings(
         engine, host.environment, tuple(hardware.inrc.path if hardware.inrc else ()), python or sys.executable
     )

@@ -29,7 +29,7 @@ def schedule_of(
     """Return the file's schedule, or what the options make of it: a new wake or mode gets the sleep that it needs."""
     mode = mode or ("burst" if max_burst is not None else stored.mode)
     if wake_steps is not None or max_burst is not None or mode != stored.mode:
-        if mode == stored.mode == "burst":
+        if mode == stored.mode != "unary":
             max_burst = max_burst or stored.max_burst
         return network.schedule(mode, wake_steps, sleep_steps, max_burst)
     return stored if sleep_steps is None else replace(stored, sleep_steps=sleep_steps)

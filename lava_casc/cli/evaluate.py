@@ -12,7 +12,18 @@ import typer
 
 from lava_casc import console
 from lava_casc.cli.engines import print_not_certified, run_on, schedule_of
-from lava_casc.cli.options import AsJson, DataDir, Debug, Download, Engine, MaxBurst, Mode, check_writable
+from lava_casc.cli.options import (
+    AsJson,
+    DataDir,
+    Debug,
+    Download,
+    Engine,
+    MaxBurst,
+    Mode,
+    Preset,
+    check_writable,
+    mode_of,
+)
 from lava_casc.cli.samples import load_images, load_texts
 from lava_casc.errors import DataError, RangeError
 
@@ -51,6 +62,7 @@ def evaluate(
     ] = "reference",
     mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file, or unary.")] = None,
     max_burst: MaxBurst = None,
+    preset: Preset = None,
     wake_steps: Annotated[int | None, typer.Option("--wake-steps", min=1)] = None,
     sleep_steps: Annotated[
         int | None, typer.Option("--sleep-steps", min=0, help="Too few, and samples are not certified.")
@@ -93,6 +105,7 @@ def evaluate(
     from lava_casc.evaluation import evaluate as score_forms
     from lava_casc.frontend import load_checkpoint
 
+    chosen = mode_of(mode, preset, wake_steps)
     if output is not None:
         check_writable(output)
     checkpoint = load_checkpoint(model)
@@ -111,7 +124,7 @@ def evaluate(
         stored = integer.schedule()
     else:
         integer, stored = _network_of(network, checkpoint)
-    schedule = schedule_of(integer, stored, mode, wake_steps, sleep_steps, max_burst)
+    schedule = schedule_of(integer, stored, chosen, wake_steps, sleep_steps, max_burst)
     if study is not None:
         if engine != "reference" or certified or output is not None or slurm is not None:
             raise DataError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lava_casc import console
-from lava_casc.cli.options import AsJson, Debug, MaxBurst, Mode
+from lava_casc.cli.options import AsJson, Debug, MaxBurst, Mode, Preset, mode_of
 from lava_casc.errors import CascError
 
 if TYPE_CHECKING:
@@ -33,9 +33,13 @@ def export(
         str, typer.Option("--hw", help="Limits to fit: a file or the name of one in hw_configs/.")
     ] = "loihi2_oheo_gulch",
     mode: Annotated[
-        Mode, typer.Option("--mode", help="Schedule that is written into the file; run can choose another.")
-    ] = "unary",
+        Mode | None,
+        typer.Option(
+            "--mode", help="Schedule that is written into the file, by default unary; run can choose another."
+        ),
+    ] = None,
     max_burst: MaxBurst = None,
+    preset: Preset = None,
     wake_steps: Annotated[
         int | None, typer.Option("--wake-steps", min=1, help="By default the levels a burst, or 1 (graded).")
     ] = None,
@@ -61,13 +65,14 @@ def export(
     from lava_casc import pipeline
     from lava_casc.frontend import InputSpec
 
+    chosen = mode_of(mode, preset, wake_steps) or ("unary" if max_burst is None else "burst")
     output = model.with_suffix(".net") if output is None else output
     if output.resolve() == model.resolve():
         raise CascError(f"{output}: the network file would replace the checkpoint. Give another -o.")
     if allow_pickle:
         console.err.print("warning: --allow-pickle runs whatever code the file holds")
     options = pipeline.Options(
-        weight_bits, not per_layer, levels, mode, wake_steps, sleep_steps, hw, verify, staircase, max_burst
+        weight_bits, not per_layer, levels, chosen, wake_steps, sleep_steps, hw, verify, staircase, max_burst
     )
     spec = None if input_shape is None else InputSpec(_shape(input_shape))
     conversion = pipeline.export(model, output, options, on_step=console.announce, spec=spec, allow_pickle=allow_pickle)

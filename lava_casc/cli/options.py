@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lava_casc.errors import CheckpointError
+from lava_casc.errors import CheckpointError, RangeError
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -25,7 +25,14 @@ Mode = Literal["unary", "burst", "graded"]
 
 
 MaxBurst = Annotated[
-    int | None, typer.Option("--max-burst", min=1, help="With --mode burst: the most units in one spike, by default 2.")
+    int | None,
+    typer.Option("--max-burst", min=1, help="The most units in one spike: 2 in bursts, else all levels by default."),
+]
+
+
+Preset = Annotated[
+    Literal["latency", "energy"] | None,
+    typer.Option("--preset", help="Instead of --mode: the fewest steps, or the fewest synaptic operations."),
 ]
 
 
@@ -37,6 +44,13 @@ RunEngine = Literal["fused", "graph", "reference", "staircase"]
 
 
 Precision = Literal["fixed", "float"]
+
+
+def mode_of(mode: str | None, preset: str | None, wake_steps: int | None = None) -> str | None:
+    """Return the mode that was asked for, which may be a preset."""
+    if preset is not None and (mode is not None or wake_steps is not None):
+        raise RangeError(f"--preset {preset}: chooses the mode and the wake. Leave --mode and --wake-steps out.")
+    return preset or mode
 
 
 def check_writable(path: Path) -> None:

@@ -11,7 +11,18 @@ import typer
 
 from lava_casc import console
 from lava_casc.cli.engines import print_not_certified, run_on, schedule_of
-from lava_casc.cli.options import AsJson, DataDir, Debug, Download, MaxBurst, Mode, Precision, RunEngine
+from lava_casc.cli.options import (
+    AsJson,
+    DataDir,
+    Debug,
+    Download,
+    MaxBurst,
+    Mode,
+    Precision,
+    Preset,
+    RunEngine,
+    mode_of,
+)
 from lava_casc.cli.samples import load_images, texts_to_run
 from lava_casc.errors import DataError
 
@@ -52,6 +63,7 @@ def run(
     ] = "fixed",
     mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file.")] = None,
     max_burst: MaxBurst = None,
+    preset: Preset = None,
     wake_steps: Annotated[int | None, typer.Option("--wake-steps", min=1)] = None,
     sleep_steps: Annotated[
         int | None, typer.Option("--sleep-steps", min=0, help="Too few, and samples are not certified.")
@@ -71,8 +83,9 @@ def run(
     from lava_casc.netx import read_file
     from lava_casc.reference import forward
 
+    chosen = mode_of(mode, preset, wake_steps)
     if engine == "staircase":
-        _refuse_schedule(mode, max_burst, wake_steps, sleep_steps, fixed_period, picture)
+        _refuse_schedule(mode, preset, max_burst, wake_steps, sleep_steps, fixed_period, picture)
     file = read_file(network)
     integer = file.network
     if model is None:
@@ -81,7 +94,7 @@ def run(
         pictures, labels = texts_to_run(model, data, data_dir, images, samples)
     integer.encode(pictures)  # a wrong shape or range is said before anything runs
     held = engine == "staircase"
-    schedule = schedule_of(integer, file.schedule, mode, wake_steps, sleep_steps, max_burst)
+    schedule = schedule_of(integer, file.schedule, chosen, wake_steps, sleep_steps, max_burst)
     with console.progress(engine if held else f"{engine} {schedule.mode}", len(pictures)) as bar:
         record = run_on(integer, pictures, schedule, engine, precision, not fixed_period, (), bar)
     if picture is not None:
@@ -135,6 +148,7 @@ def run(
 
 def _refuse_schedule(
     mode: Mode | None,
+    preset: str | None,
     max_burst: int | None,
     wake_steps: int | None,
     sleep_steps: int | None,
@@ -143,7 +157,7 @@ def _refuse_schedule(
 ) -> None:
     """Refuse what the staircase has not, before anything is read."""
     options = {
-        "mode": mode, "max-burst": max_burst, "wake-steps": wake_steps, "sleep-steps": sleep_steps,
+        "mode": mode, "preset": preset, "max-burst": max_burst, "wake-steps": wake_steps, "sleep-steps": sleep_steps,
         "fixed-period": fixed_period or None, "picture": picture,
     }  # fmt: skip
     for name, value in options.items():

@@ -142,7 +142,7 @@ def _neuron_params(
             f"{file.filename}: reset_interval ({reset_interval}) is not the period ({schedule.period}) in which the "
             "neurons reset themselves. Leave reset_interval out."
         )
-    timing = schedule.timing(*(_depth(layer),) * 2)
+    timing = schedule.timing(*_depth(layer, schedule))
     levels = int(config.f["levels"][()])
     burst = min(schedule.max_burst, levels)
     return {
@@ -240,7 +240,10 @@ def _schedule(file: Any) -> WakeSleepSchedule:
     return WakeSleepSchedule(**steps, released=bool(file["casc/schedule/released"][()]))
 
 
-def _depth(layer: Any) -> int:
-    """Return the synapses between the input and the layer of this group, its own included."""
+def _depth(layer: Any, schedule: WakeSleepSchedule) -> tuple[int, int]:
+    """Return the synapses from the input to the layer of this group, and the step in which its inputs are complete."""
     last = int(layer.name.rsplit("/", 1)[1])
-    return sum(layer.parent[f"{i}/type"][0] in (b"conv", b"dense") for i in range(last + 1))
+    groups = [layer.parent[str(i)] for i in range(last + 1)]
+    groups = [group for group in groups if group["type"][0] in (b"conv", b"dense")]
+    spoken = sum(schedule.duration(int(group["neuron/levels"][()])) for group in groups[:-1])
+    return len(groups), schedule.wake_steps + 1 + spoken

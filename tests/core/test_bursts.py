@@ -11,7 +11,7 @@ from naive import flat, naive_simulate
 from random_networks import random_graph, random_images, random_network, random_recurrent, random_sequences
 
 from lava_casc.errors import InvalidNetworkError, RangeError
-from lava_casc.network import MaxPool, Neurons
+from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Neurons, Readout
 from lava_casc.reference import forward, simulate
 
 
@@ -63,13 +63,61 @@ def test_what_a_schedule_cannot_be_is_refused():
     assert network.schedule("burst").max_burst == 2
     assert network.schedule("burst", wake_steps=5, max_burst=3).wake_steps == 5
     with pytest.raises(
-        InvalidNetworkError, match=r"max_burst \(2\) is for bursts, not for mode graded. Use mode burst"
+        InvalidNetworkError, match=r"max_burst \(2\) is not for mode unary, which has 1. Use mode burst"
     ):
-        network.schedule("graded", max_burst=2)
-    with pytest.raises(InvalidNetworkError, match="mode 'bursts' is not known. Use unary, burst or graded"):
+        network.schedule("unary", max_burst=2)
+    with pytest.raises(InvalidNetworkError, match="mode 'bursts' is not known. Use one of unary, burst"):
         network.schedule("bursts")
     with pytest.raises(RangeError, match=r"max_burst \(0\) is below 1"):
         network.schedule("burst", max_burst=0)
+
+
+@pytest.mark.parametrize("gamma", [1, 2, 3])
+def test_layers_that_speak_one_after_another_are_exact_and_take_nothing_back(gamma):
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        network = random_graph(rng)
+        images = random_images(rng, network, 3)
+        schedule = network.schedule("graded", max_burst=gamma)
+        assert (schedule.wake_steps, schedule.max_burst, schedule.mode) == (1, gamma, "graded")
+        found = simulate(network, images, schedule, record=("spikes", "counts", "messages"))
+        truth = forward(network, images)
+        assert found.certified.all()
+        assert (found.last_spike <= network.silence_bound(schedule)).all()
+        assert (found.logits == truth.logits).all()
+        for layer in network.spiking:
+            spikes, counts = found.spikes[layer.name], truth.counts[layer.name]
+            assert spikes.min(initial=0) >= 0
+            assert spikes.max(initial=0) <= (gamma if isinstance(layer, Neurons) else network.peaks[layer.name])
+            if isinstance(layer, Neurons):  # no more spikes than its count needs
+                assert found.messages[layer.name].sum() == (-(-counts // gamma)).sum()
+        for i, image in enumerate(network.encode(images)):
+            run = naive_simulate(network, image, schedule)
+            for layer in network.spiking:
+                assert flat(found.spikes[layer.name][i]) == flat(np.array(run.spikes[layer.name]))
+
+
+def test_a_released_layer_waits_for_the_slowest_of_its_inputs():
+    """By hand: every neuron needs three steps for its six units, and a pool hands them on at once."""
+    network, gamma = _in_a_row(6), 2
+    found = network.timing(network.schedule("graded", max_burst=gamma))
+    # The image arrives in step 2; a speaks in 2, 3, 4; the pool relays in 3, 4, 5; b hears that in 4, 5, 6.
+    assert {name: timing.release for name, timing in found.items()} == {"a": 2, "pool": 5, "b": 6, "end": 9}
+    assert network.silence_bound(network.schedule("graded", max_burst=gamma)) == 8
+
+
+def _in_a_row(levels):
+    one = np.ones((1, 1, 1, 1), np.int32)
+    neuron = {"bias": np.zeros(1, int), "threshold": np.ones(1, int), "initial": np.zeros(1, int), "scale": np.ones(1)}
+    return IntegerNetwork(
+        (
+            Input("image", (1, 2, 2), 0, 255, 1.0),
+            Neurons("a", (Conv("image", one),), levels=levels, **neuron),
+            MaxPool("pool", "a", kernel=(1, 1), stride=(1, 1)),
+            Neurons("b", (Conv("a", one), Conv("pool", one)), levels=levels, **neuron),
+            Readout("end", (Dense("b", np.ones((2, 4), np.int32)),), np.zeros(2, int)),
+        )
+    )
 
 
 def _pooled(rng):

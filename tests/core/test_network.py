@@ -127,7 +127,7 @@ REFUSED = [
     (lambda: Input("x", (1,), 0, 1, shift=-1), r"x: shift \(-1\) must not be negative"),
     (lambda: Input("x", (1,), 0, 1, 0.0), "x: scale 0.0 must be positive"),
     (lambda: Input("x", (1,), 0, 1, float("nan")), "x: scale nan must be positive and finite"),
-    (lambda: _good().schedule("spiky"), "mode 'spiky' is not known. Use unary, burst or graded"),
+    (lambda: _good().schedule("spiky"), "mode 'spiky' is not known. Use one of unary, burst, graded, latency, energy"),
 ]
 
 
@@ -276,14 +276,14 @@ def test_timing_follows_the_distances():
         "c": LayerTiming(2, 6, 1),
         "end": LayerTiming(2, 6, 1),
     }
-    released = _diamond().timing(dataclasses.replace(schedule, released=True))
+    released = _diamond().timing(dataclasses.replace(schedule, released=True, max_burst=99))
     assert {name: timing.release for name, timing in released.items()} == {"a": 5, "b": 6, "c": 7, "end": 8}
 
 
 def test_last_event_is_the_last_injection_or_release():
     network = _diamond()
     assert network.last_event(WakeSleepSchedule(4, 9)) == 6
-    assert network.last_event(WakeSleepSchedule(4, 9, released=True)) == 8
+    assert network.last_event(WakeSleepSchedule(4, 9, 99, released=True)) == 8
     assert dense_network().last_event(WakeSleepSchedule(4, 0)) == 5
 
 

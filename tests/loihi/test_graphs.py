@@ -253,7 +253,8 @@ def test_a_changed_loop_is_noticed(sabotage):
 def test_bursts_are_the_references_spike_by_spike(seed, gamma):
     rng = np.random.default_rng(seed)
     network = random_graph(rng)
-    agree(network, random_images(rng, network, 3), network.schedule("burst", max_burst=gamma))
+    for mode in ("burst", "graded"):
+        agree(network, random_images(rng, network, 3), network.schedule(mode, max_burst=gamma))
 
 
 def test_bursts_in_floating_point_are_exact_on_dyadic_thresholds():

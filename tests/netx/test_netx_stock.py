@@ -82,11 +82,11 @@ def test_logits_through_stock_netx_equal_the_reference(loader, path, mode):
     assert (run(loader, path, network, images, schedule) == logits).all()
 
 
-@pytest.mark.parametrize("mode", ["unary", "graded"])
-def test_each_neuron_has_the_timing_of_its_layer(loader, path, mode):
+@pytest.mark.parametrize(("mode", "max_burst"), [("unary", None), ("graded", None), ("graded", 2)])
+def test_each_neuron_has_the_timing_of_its_layer(loader, path, mode, max_burst):
     """A release that is off changes no logit, only who speaks when."""
     network = made.sequential()
-    schedule = network.schedule(mode)
+    schedule = network.schedule(mode, max_burst=max_burst)
     netx.write(path, network, schedule)
     net = loader.Network(net_config=path)
     assert len(net.layers) == 4
