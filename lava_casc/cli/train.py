@@ -34,7 +34,7 @@ Device = Literal["auto", "cpu", "cuda"]
 _OF_TEXT = ("vocabulary", "words")
 
 
-_OF_CLASSES = ("data", "download", "width", "pool", "augment", "init", "examples")
+_OF_CLASSES = ("data", "download", "width", "pool", "augment", "residual_steps", "init", "examples")
 
 
 #: Options of train that mean nothing to a task.
@@ -96,6 +96,10 @@ def train(
         Augment,
         typer.Option("--augment", help="standard: crop and mirror; autoaugment: AutoAugment and Cutout beside it."),
     ] = "standard",
+    residual_steps: Annotated[
+        int | None,
+        typer.Option("--residual-steps", min=1, help="Train to be read after so few steps: noise in the activations."),
+    ] = None,
     init: Annotated[
         Path | None, typer.Option("--init", help="Begin with the weights of this checkpoint, of any levels.")
     ] = None,
@@ -113,7 +117,7 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a CQReLU network and save it as a checkpoint; its state is kept after every epoch."""
-    from lava_casc.training import load_dataset, train_checkpoint
+    from lava_casc.training import ResidualError, load_dataset, train_checkpoint
 
     check_writable(output)
     _check_options(context, task)
@@ -146,6 +150,7 @@ def train(
             width=width,
             pool=pool,
             augment=augment,
+            residual=None if residual_steps is None else ResidualError(residual_steps),
             init=init,
             examples=examples,
             **common,

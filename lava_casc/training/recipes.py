@@ -17,6 +17,7 @@ from lava_casc.training.architectures import build
 from lava_casc.training.augment import Augmentation
 from lava_casc.training.data import Dataset
 from lava_casc.training.loop import Epoch, refuse_to_begin_anew
+from lava_casc.training.residual import ResidualError
 from lava_casc.training.train import TrainingResult, train
 
 #: Training images that a checkpoint carries along, to verify its conversion with.
@@ -85,6 +86,7 @@ def train_checkpoint(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     augment: Augment = "standard",
+    residual: ResidualError | None = None,
     seed: int = 0,
     init: str | Path | None = None,
     bfloat16: bool = False,
@@ -115,6 +117,8 @@ def train_checkpoint(
     augment : {"none", "standard", "autoaugment"}
         ``standard`` is the augmentation of the `Recipe`; ``autoaugment`` has AutoAugment and Cutout of half the
         image's side beside it.
+    residual : ResidualError, optional
+        As for `train`.
     seed : int
         Of the initial weights and of the training.
     init : str or Path, optional
@@ -186,6 +190,7 @@ def train_checkpoint(
         learning_rate=settings.learning_rate,
         seed=seed,
         augmentation=settings.augmentation,
+        residual=residual,
         bfloat16=bfloat16,
         partial=partial,
         resume=resume,
@@ -193,7 +198,9 @@ def train_checkpoint(
         progress=progress,
         on_epoch=on_epoch,
     )
+    steps = {} if residual is None else {"residual_steps": residual.steps}
     about = {
+        **steps,
         "dataset": dataset.name,
         "epochs": settings.epochs,
         "batch_size": settings.batch_size,

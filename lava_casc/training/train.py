@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import nn
 from lava_casc.training.augment import Augmentation, augmented
 from lava_casc.training.data import Dataset
 from lava_casc.training.loop import Epoch, fit
+from lava_casc.training.residual import ResidualError, ResidualNoise
 
 LABEL_SMOOTHING = 0.1
 
@@ -52,6 +54,7 @@ def train(
     learning_rate: float,
     seed: int,
     augmentation: Augmentation | None = None,
+    residual: ResidualError | None = None,
     bfloat16: bool = False,
     partial: Path | None = None,
     resume: bool = False,
@@ -73,6 +76,8 @@ def train(
         Of the order of images and their augmentation.
     augmentation : Augmentation, optional
         By default none.
+    residual : ResidualError, optional
+        The errors of a network that is read after few steps, as noise in the activations. By default none.
     bfloat16, partial, resume, settings, progress, on_epoch
         As for `fit`. The data set, the batch size and the augmentation are among the settings in any case.
 
@@ -107,27 +112,35 @@ def train(
     digest = hashlib.sha256(dataset.train_labels.tobytes())
     digest.update(np.ascontiguousarray(dataset.train_images).data)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on a CPU
-    history = fit(
-        model,
-        batches,
-        loss,
-        epochs=epochs,
-        steps_per_epoch=-(-len(images) // batch_size),
-        learning_rate=learning_rate,
-        seed=seed,
-        bfloat16=bfloat16,
-        partial=partial,
-        resume=resume,
-        settings={
-            **(settings or {}),
-            **asdict(augmentation),
-            "batch_size": batch_size,
-            "data": dataset.name,
-            "images": digest.hexdigest()[:16],
-        },
-        progress=progress,
-        on_epoch=on_epoch,
-    )
+    steps_per_epoch = -(-len(images) // batch_size)
+    with ExitStack() as stack:
+        noisy = None
+        if residual is not None:
+            measured = (images[: residual.samples] * dataset.scale).contiguous(memory_format=torch.channels_last)
+            noise = stack.enter_context(ResidualNoise(model, residual, measured))
+            noisy = noise.rising(batches, epochs, steps_per_epoch)
+        history = fit(
+            model,
+            noisy or batches,
+            loss,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            learning_rate=learning_rate,
+            seed=seed,
+            bfloat16=bfloat16,
+            partial=partial,
+            resume=resume,
+            settings={
+                **(settings or {}),
+                **asdict(augmentation),
+                **({} if residual is None else {f"residual_{name}": n for name, n in asdict(residual).items()}),
+                "batch_size": batch_size,
+                "data": dataset.name,
+                "images": digest.hexdigest()[:16],
+            },
+            progress=progress,
+            on_epoch=on_epoch,
+        )
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     accuracy = evaluate(model, dataset.test_images, dataset.test_labels, dataset.scale)
     return TrainingResult(accuracy, history, seed)
