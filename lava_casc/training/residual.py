@@ -79,7 +79,7 @@ class ResidualNoise:
 
     def __enter__(self) -> ResidualNoise:
         self._handles = [
-            module.register_forward_hook(self._add(path)) for path, module in _activations(self.model).items()
+            module.register_forward_hook(self._add(path, module)) for path, module in _activations(self.model).items()
         ]
         return self
 
@@ -101,11 +101,10 @@ class ResidualNoise:
 
         return noisy
 
-    def _add(self, path: str) -> Callable[[nn.Module, Any, torch.Tensor], torch.Tensor | None]:
-        def hook(module: nn.Module, _: Any, value: torch.Tensor) -> torch.Tensor | None:
+    def _add(self, path: str, module: CQReLU) -> Callable[[nn.Module, Any, torch.Tensor], torch.Tensor | None]:
+        def hook(_: nn.Module, inputs: Any, value: torch.Tensor) -> torch.Tensor | None:
             if not module.training or not self.strength:
                 return None
-            assert isinstance(module, CQReLU)
             top = _top(module, value)
             size = self.strength * self.intensity[path] / module.levels
             noisy = value + size * top.detach() * torch.randn_like(value)
