@@ -442,7 +442,7 @@ Layer = Entry | Neurons | MaxPool | Readout
 
 @dataclass(frozen=True, eq=False)
 class IntegerNetwork(_Frozen):
-    """A graph of integer layers, in topological order: the `Input` (or `Tokens`), any `Memory`, ..., the `Readout`s.
+    """A graph of integer layers, in topological order: the `Input` (or `Tokens`), any `Memory`, ..., each `Readout`.
 
     Raises
     ------

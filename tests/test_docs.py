@@ -1,0 +1,152 @@
+"""Every block of commands and of Python on the README and in docs/ runs, on small stand-ins for the data sets."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import runpy
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from csv_folder import make_texts
+from voc_folder import make_voc
+
+from lava_casc.cli import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = {str(path.relative_to(ROOT)): path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+PAGES.pop("docs/cli.md", None)  # made of the program when the site is built
+BLOCK = re.compile(r"^```(python|console)\n(.*?)^```", re.S | re.M)
+HAS_LAVA = importlib.util.find_spec("lava") is not None
+
+#: What no test of this file runs, by how it begins, and who does.
+ELSEWHERE = {
+    "make ": "continuous integration calls make itself; tests/test_setup.py and tests/test_demo.py what it calls",
+    "python benchmarks/": "tests/test_benchmarks.py runs parts of each; in full they take minutes",
+    "lava-casc evaluate out/vgg9-L8.pt --data-dir data --slurm": "tests/cluster, on a SLURM of its own",
+    "lava-casc submit out/digits.net --data digits --launcher sbatch": "tests/cluster, on a SLURM of its own",
+    "lava-casc submit out/digits.net --again": "tests/cluster, after killing a task",
+}
+
+
+def blocks(path):
+    return [(kind, text) for kind, text in BLOCK.findall(path.read_text(encoding="utf-8"))]
+
+
+def commands(text):
+    """Return the commands of a block, continued lines put together."""
+    lines = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
+    return [words for words in lines if words]
+
+
+def with_blocks():
+    return [name for name, path in PAGES.items() if blocks(path)]
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory):
+    """A folder with what the pages speak of: data sets of a few samples, and networks trained a little."""
+    home = tmp_path_factory.mktemp("pages")
+    rng = np.random.default_rng(0)
+    (home / "data").mkdir()
+    labels = np.arange(40, dtype=np.uint8) % 10
+    pixels = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    arrays = {"x_train": pixels[:32], "y_train": labels[:32], "x_test": pixels[32:36], "y_test": labels[32:36]}
+    np.savez(home / "data" / "cifar10.npz", **arrays, classes=np.array(list("abcdefghij")))
+    if importlib.util.find_spec("PIL"):
+        make_voc(home / "BCCD", {"trainval": 2, "test": 2})
+    (home / "ag_news_csv").mkdir()
+    make_texts(home / "ag_news_csv")
+    (home / "out").mkdir()
+    shutil.copy(ROOT / "tests" / "data" / "digits.pt", home / "out" / "digits.pt")
+    for name in ("vgg9-L8", "vgg9-L16"):
+        shutil.copy(ROOT / "tests" / "data" / "cifar-vgg9.pt", home / "out" / f"{name}.pt")
+    shutil.copy(ROOT / "tests" / "data" / "digits.pt", home / "digits.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        call(patch, "export", "digits.pt", "-o", "model.net", "--verify", "1")
+        shutil.copy("model.net", "out/digits.net")
+        call(patch, "export", "out/vgg9-L8.pt", "-o", "out/vgg9.net", "--verify", "0")
+    return home
+
+
+def call(patch, *arguments):
+    """Run a command in this process."""
+    patch.setattr(sys, "argv", ["lava-casc", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code, arguments
+
+
+def shortened(words):
+    """Return a command as a test has time for: one epoch."""
+    words = list(words)
+    for option in ("--epochs", "--finetune-epochs"):
+        if option in words:
+            words[words.index(option) + 1] = "1"
+    return words
+
+
+def needs_lava(words):
+    runs = words[1] in ("run", "submit") if words[0] == "lava-casc" else False
+    return runs and "reference" not in words and (words[1] == "run" or "--no-dry-run" in words)
+
+
+@pytest.mark.parametrize("page", with_blocks())
+def test_every_block_of_a_page_runs(page, stand_ins, tmp_path, monkeypatch, capsys):
+    home = tmp_path / "home"
+    shutil.copytree(stand_ins, home)
+    (home / "export").symlink_to(ROOT / "export")
+    monkeypatch.chdir(home)
+    names = {}
+    for kind, text in blocks(PAGES[page]):
+        if kind == "python":
+            if HAS_LAVA or "loihi" not in text:
+                exec(compile(text, page, "exec"), names)  # noqa: S102  (our own text)
+            continue
+        for words in map(shortened, commands(text)):
+            line = shlex.join(words)
+            if any(line.startswith(beginning) for beginning in ELSEWHERE) or (needs_lava(words) and not HAS_LAVA):
+                continue
+            if words[:2] == ["python", "export/to_netx.py"]:
+                monkeypatch.setattr(sys, "argv", words[1:])
+                with pytest.raises(SystemExit) as ended:
+                    runpy.run_path(str(ROOT / words[1]), run_name="__main__")
+                assert not ended.value.code, line
+                continue
+            assert words[0] == "lava-casc", f"{page}: no test runs {line}"
+            if words[1] in ("collect", "jobs", "cancel") and not HAS_LAVA:
+                continue  # of a run that needs Lava
+            if words[1] == "collect":
+                _wait_for(Path(words[2]))
+            call(monkeypatch, *words[1:])
+
+
+def _wait_for(folder):
+    from lava_casc.cluster import missing, open_folder
+
+    for _ in range(240):
+        if not missing(open_folder(folder)):
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"{folder}: not done in two minutes")
+
+
+def test_what_is_run_elsewhere_is_on_a_page():
+    texts = [text for path in PAGES.values() for kind, text in blocks(path) if kind == "console"]
+    lines = [shlex.join(words) for text in texts for words in commands(text)]
+    for beginning in ELSEWHERE:
+        assert any(line.startswith(beginning) for line in lines), beginning
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    path = PAGES[page]
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if not link.startswith(("http", "#")):
+            assert (path.parent / link.split("#")[0]).exists(), link
