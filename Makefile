@@ -1,7 +1,7 @@
-# The first use of demo, test, verify, bench or lint installs everything that requirements.lock names into .venv;
+# The first use of demo, test, verify, bench, docs or lint installs everything that requirements.lock names into .venv;
 # after that nothing is installed again until the lock, pyproject.toml or .ci/setup changes.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-torch verify bench lint lock clean
+.PHONY: help demo test test-torch verify bench docs lint lock clean
 
 PYTHON := .venv/bin/python
 
@@ -30,6 +30,10 @@ verify: .venv/ready  ## every test, the long exactness runs too
 bench: .venv/ready  ## how fast everything is, side by side with what else there is, in ten minutes
 	@mkdir -p out
 	@$(PYTHON) benchmarks/run.py --json out/bench.json $(BENCH)
+
+docs: .venv/ready  ## the documentation as a site, in out/docs, without a network
+	@$(PYTHON) -m sphinx -b html -W --keep-going -q docs out/docs
+	@echo out/docs/index.html
 
 lint: .venv/ready  ## style, format and types
 	@$(PYTHON) -m ruff check --output-format concise

@@ -98,6 +98,8 @@ def diagnose(*, slurm_timeout: float = 5.0) -> list[Check]:
     """
     torch = _import_torch()
     return [
+        Check("lava_casc", "ok", f"{lava_casc.__version__} in {Path(lava_casc.__file__).parent}", ""),
+        Check("system", "ok", platform.platform(), ""),
         _check_python(),
         *(_check_package(package, torch) for package in PACKAGES),
         _check_extension(),

@@ -20,6 +20,8 @@ else:
     import tomli as tomllib
 
 NAMES = [
+    "lava_casc",
+    "system",
     "Python",
     *(package.name for package in doctor.PACKAGES),
     *("lava-loihi", "SLURM", "CUDA", "CPU", "Loihi chip"),
