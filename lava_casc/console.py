@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     Progress,
@@ -64,6 +65,9 @@ def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
         shown.add_row(*(escape(f"{cell:.4g}" if isinstance(cell, float) else str(cell)) for cell in row))
     # A pipe has no width of its own: do not fold the table to 80 columns there.
     console = out if out.is_terminal else Console(width=160, highlight=False)
+    if Measurement.get(console, console.options.update(width=10_000), shown).maximum > console.width:
+        for column_shown in shown.columns[1:]:
+            column_shown.no_wrap = False  # rather in several lines than cut off
     console.print(shown)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
+import io
 import re
 import runpy
 import shlex
@@ -14,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from csv_folder import make_texts
+from rich.console import Console
 from voc_folder import make_voc
 
+from lava_casc import console
 from lava_casc.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -150,3 +154,27 @@ def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
         if not link.startswith(("http", "#")):
             assert (path.parent / link.split("#")[0]).exists(), link
+
+
+def _shown(picture):
+    """Return the words of a picture of a terminal."""
+    return html.unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", picture, flags=re.S)).split()
+
+
+def test_pictures_of_the_terminal_are_what_it_prints(tmp_path):
+    draw = runpy.run_path(str(ROOT / "docs" / "terminal.py"))["draw"]
+    for path in draw(tmp_path).values():
+        stored = (ROOT / "docs" / "images" / path.name).read_text(encoding="utf-8")
+        assert _shown(stored) == _shown(path.read_text(encoding="utf-8")), path.name
+        assert "url(" not in stored.replace("url(#", "")  # nothing is fetched
+
+
+@pytest.mark.parametrize("width", [40, 80, 300])
+def test_a_table_that_is_too_wide_loses_no_character(width, monkeypatch):
+    screen = Console(width=width, force_terminal=True, color_system=None, file=io.StringIO())
+    monkeypatch.setattr(console, "out", screen)
+    cells = ["layer", *(f"{1000 + i} of 131072" for i in range(5)), "the remedy in words"]
+    console.table("title", [f"c{i}" for i in range(7)], [cells])
+    rows = [line.split("\u2502")[1:-1] for line in screen.file.getvalue().splitlines() if "\u2502" in line]
+    columns = ["".join(row[i] for row in rows).split() for i in range(7)]
+    assert ["".join(column) for column in columns] == ["".join(cell.split()) for cell in cells]
