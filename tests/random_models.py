@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import nn
@@ -85,6 +87,56 @@ def dyadic_model(rng: np.random.Generator, levels: int = 8) -> tuple[nn.Module, 
         layer.bias = nn.Parameter(torch.tensor(bias))
         unit = 1.0 / levels
     return model.double().eval(), shape
+
+
+def by_channel(model: nn.Module, shape: tuple[int, ...], rng: np.random.Generator) -> nn.Module:
+    """Return a copy in which every CQReLU has thresholds or shifts of channels, or both."""
+    model = copy.deepcopy(model)
+    channels: dict[nn.Module, int] = {}
+    for module in model.modules():
+        if isinstance(module, CQReLU):
+            module.register_forward_hook(lambda m, inputs, _: channels.update({m: inputs[0].shape[1]}))
+    with torch.no_grad():
+        model(torch.zeros(1, *shape, dtype=next(model.parameters()).dtype))
+    for act, n in channels.items():
+        act._forward_hooks.clear()
+        which = rng.integers(1, 4)
+        if which & 1:
+            factors = torch.as_tensor(rng.uniform(0.1, 2, n), dtype=act.threshold.dtype)
+            act.threshold.data = act.threshold.data * factors
+        if which & 2:
+            set_shift(act, rng.normal(0, 0.3, n))
+    return model
+
+
+def set_shift(act: CQReLU, shift: np.ndarray) -> None:
+    """Give a CQReLU without shifts those of its channels."""
+    del act.shift
+    act.register_buffer("shift", torch.as_tensor(shift, dtype=act.threshold.dtype))
+
+
+def rescaled(model: nn.Module, rng: np.random.Generator) -> nn.Module:
+    """Return a dyadic model that computes the same with thresholds and shifts of channels, powers of two and dyadic.
+
+    What a channel receives is multiplied by a factor, less a shift, and so is its threshold; what reads it is divided.
+    """
+    model = copy.deepcopy(model)
+    first, act0, (second, act1), _, _, dense, act2, last = model
+    with torch.no_grad():
+        for layer, act, reader in ((first, act0, second), (second, act1, dense), (dense, act2, last)):
+            factors = torch.as_tensor(2.0 ** rng.integers(-3, 1, len(layer.weight)))
+            factors[0] = 1
+            shift = rng.integers(-9, 10, len(factors)) / 64
+            layer.weight *= factors.reshape(-1, *(1,) * (layer.weight.dim() - 1))
+            layer.bias.mul_(factors).sub_(torch.as_tensor(shift))
+            act.threshold.data = act.threshold.data * factors
+            set_shift(act, shift)
+            if isinstance(reader, nn.Conv2d) and reader.groups > 1:
+                reader.weight /= factors.reshape(-1, 1, 1, 1)
+            else:
+                shares = factors.repeat_interleave(reader.weight.shape[1] // len(factors))
+                reader.weight /= shares.reshape(1, -1, *(1,) * (reader.weight.dim() - 2))
+    return model
 
 
 def _build(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, ...]]:

@@ -21,10 +21,11 @@ from torch import nn
 
 from lava_casc.errors import CheckpointError, first_line
 from lava_casc.files import replacing
-from lava_casc.frontend.trace import Graph, GraphModel, Operation, trace
+from lava_casc.frontend.trace import UNQUANTIZED, Graph, GraphModel, Operation, trace
 
-#: Version 1 had one output, the value of the last operation.
-FORMAT, VERSION = "lava_casc.checkpoint", 2
+#: Version 1 had one output, the value of the last operation; version 2 had neither ReLU nor thresholds and shifts of
+#: channels. What needs no more than version 2 is written as such.
+FORMAT, VERSION = "lava_casc.checkpoint", 3
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def save_model(
     wide = np.uint8 if kept is not None and kept.dtype == np.uint8 else np.int64
     content = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if any(map(_is_new, checkpoint.graph.operations)) else VERSION - 1,
         "input": asdict(spec),
         "operations": [asdict(op) for op in checkpoint.graph.operations],
         "outputs": list(checkpoint.graph.outputs),
@@ -148,6 +149,16 @@ def save_model(
     }
     with replacing(path, CheckpointError) as temporary:
         torch.save(content, temporary)
+
+
+def _is_new(op: Operation) -> bool:
+    """Whether no version before this one could say an operation."""
+    names = [name.removeprefix("activation.") for name in op.tensors]
+    by_channel = op.kind in ("CQReLU", "CQRNN") and any(
+        name == "shift" or (name == "threshold" and tensor.dim())
+        for name, tensor in zip(names, op.tensors.values(), strict=True)
+    )
+    return op.kind in UNQUANTIZED or by_channel
 
 
 def load_model(path: str | Path, *, allow_pickle: bool = False) -> GraphModel:
@@ -234,7 +245,7 @@ def _operation(
         if not isinstance(text, str):
             raise TypeError(f"a name is a string, not {text!r}")
     for key, value in arguments.items():
-        allowed = str if key == "rounding" else int | float if key == "eps" else int
+        allowed = str if key == "rounding" else int | float if key in ("eps", "min_val", "max_val") else int
         for number in value if isinstance(value, tuple) else (value,):
             if not isinstance(number, allowed | None):
                 raise TypeError(f"{name}: {key} cannot be {value!r}")

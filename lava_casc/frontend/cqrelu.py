@@ -36,7 +36,8 @@ class _StraightThrough(torch.autograd.Function):
         inside = ops.aten.hardtanh_backward(gradient, ratio, -limits.tiny, 1 + limits.eps)
         if not ctx.needs_input_grad[1]:
             return inside, None, None, None
-        return inside, (gradient * value).sum() / threshold - (inside * ratio).sum(), None, None
+        sums = [t.sum_to_size(threshold.shape) if threshold.dim() else t.sum() for t in (gradient * value, inside * ratio)]
+        return inside, sums[0] / threshold - sums[1], None, None
 
 
 class CQReLU(nn.Module):
@@ -45,49 +46,102 @@ class CQReLU(nn.Module):
     .. math::
 
         a = \frac{\lambda}{L} \operatorname{clip}\left(
-            \left\lfloor \frac{L z}{\lambda} + \varphi \right\rfloor, 0, L\right)
+            \left\lfloor \frac{L (z + s)}{\lambda} + \varphi \right\rfloor, 0, L\right)
 
-    with :math:`L` = `levels`, :math:`\lambda` = `threshold`, and phase :math:`\varphi` = 0 (floor, the paper CASC,
-    arXiv 2406.05371) or 1/2 (round). The gradient is straight-through: 1 to `z` where ``0 <= z <= threshold`` and 0
-    outside; to a learnable threshold, ``a / threshold - z / threshold`` inside and ``a / threshold`` outside, as in
-    learned step size quantization (arXiv 1902.08153).
+    with :math:`L` = `levels`, :math:`\lambda` = `threshold`, :math:`s` = `shift` (none, if not given), and phase
+    :math:`\varphi` = 0 (floor, the paper CASC, arXiv 2406.05371) or 1/2 (round). With ``x = z + shift`` the gradient
+    is straight-through: 1 to `z` and to the shift where ``0 <= x <= threshold`` and 0 outside; to a learnable
+    threshold, ``a / threshold - x / threshold`` inside and ``a / threshold`` outside, as in learned step size
+    quantization (arXiv 1902.08153).
 
     Parameters
     ----------
     levels : int
         At least 1.
-    threshold : float
-        The value at which the activation saturates, greater than 0.
+    threshold : float or (C,) sequence of float
+        The value at which the activation saturates, finite and greater than 0: one for all, or one a channel.
     rounding : {"floor", "round"}
     learnable : bool
-        Whether `threshold` is a parameter.
+        Whether `threshold` and `shift` are parameters.
+    shift : float or (C,) sequence of float, optional
+        In units of `z`, finite. Without it a state dict holds the threshold alone.
+
+    Raises
+    ------
+    ValueError
+        An argument is out of its range.
     """
 
     threshold: torch.Tensor
+    shift: torch.Tensor | None
 
-    def __init__(self, levels: int, threshold: float = 1.0, rounding: str = "floor", learnable: bool = False) -> None:
+    def __init__(
+        self,
+        levels: int,
+        threshold: float | Sequence[float] | torch.Tensor = 1.0,
+        rounding: str = "floor",
+        learnable: bool = False,
+        shift: float | Sequence[float] | torch.Tensor | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(levels, int) or isinstance(levels, bool) or levels < 1:
             raise ValueError(f"levels must be an int of at least 1, not {levels!r}")
-        if not 0 < threshold < math.inf:
-            raise ValueError(f"threshold must be finite and greater than 0, not {threshold!r}")
         if rounding not in PHASES:
             raise ValueError(f"rounding must be 'floor' or 'round', not {rounding!r}")
         self.levels, self.rounding, self.learnable = levels, rounding, learnable
-        value = torch.tensor(float(threshold))
-        if learnable:
-            self.threshold = nn.Parameter(value)
-        else:
-            self.register_buffer("threshold", value)
+        for name, given, low in (("threshold", threshold, 0.0), ("shift", shift, -math.inf)):
+            value = None if given is None else _a_channel(name, given, low)
+            if learnable and value is not None:
+                setattr(self, name, nn.Parameter(value))
+            elif value is None:
+                setattr(self, name, None)
+            else:
+                self.register_buffer(name, value)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """Return the activation of `z`, of the same shape and dtype."""
-        return _StraightThrough.apply(z, self.threshold.to(z.dtype), self.levels, PHASES[self.rounding])
+        """Return the activation of `z`, of the same shape and dtype.
+
+        The channels of `z` are its dimension 1; those of a sequence (N, P, F) are its last.
+
+        Raises
+        ------
+        ValueError
+            There are not as many thresholds or shifts as channels.
+        """
+        if self.shift is not None:
+            z = z + _beside(self.shift, z)
+        return _StraightThrough.apply(z, _beside(self.threshold, z), self.levels, PHASES[self.rounding])
 
     def extra_repr(self) -> str:
         """Return the arguments for the module's repr."""
-        shown = f"levels={self.levels}, threshold={self.threshold.item():g}"
+        shown = f"levels={self.levels}, threshold={_shown(self.threshold)}"
+        shown += "" if self.shift is None else f", shift={_shown(self.shift)}"
         return f"{shown}, rounding={self.rounding!r}, learnable={self.learnable}"
+
+
+def _a_channel(name: str, given: float | Sequence[float] | torch.Tensor, low: float) -> torch.Tensor:
+    """Return a value for all channels () or one each (C,), all of them finite and greater than `low`."""
+    value = torch.as_tensor(given, dtype=torch.get_default_dtype(), device="cpu").detach()
+    within = "finite" if math.isinf(low) else f"finite and greater than {low:g}"
+    if value.dim() > 1 or not value.numel() or not bool(((value > low) & (value < math.inf)).all()):
+        raise ValueError(f"{name} must be {within}, one for all or one a channel, not {given!r}")
+    return torch.tensor(value.tolist())  # on the device that new modules are made on
+
+
+def _beside(value: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """Return a value for all channels of `z`, or one for each, so that it broadcasts against `z`."""
+    value = value.to(z.dtype)
+    if value.dim() == 0:
+        return value
+    channels = z.shape[1 if z.dim() != 3 else 2] if z.dim() > 1 else -1
+    if len(value) != channels:
+        raise ValueError(f"CQReLU of {len(value)} channels on an input of shape {tuple(z.shape)}")
+    return value if z.dim() == 3 else value.reshape(-1, *(1,) * (z.dim() - 2))
+
+
+def _shown(value: torch.Tensor) -> str:
+    low, high = value.min().item(), value.max().item()
+    return f"{low:g}" if value.dim() == 0 else f"{low:g}..{high:g} of {len(value)} channels"
 
 
 class Normalize(nn.Module):
@@ -133,7 +187,7 @@ def replace_relu(
     Raises
     ------
     ValueError
-        The model holds no ReLU module. (A functional ``F.relu`` cannot be replaced; `convert` names it.)
+        The model holds no ReLU module. (A functional ``F.relu`` cannot be replaced; `calibrate` can.)
     """
     model = copy.deepcopy(model)
     made: dict[nn.Module, CQReLU] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -23,7 +25,7 @@ class CQRNN(nn.Module):
     ----------
     input_size, hidden_size : int
         At least 1.
-    levels, threshold, rounding, learnable
+    levels, threshold, rounding, learnable, shift
         As for `CQReLU`.
     """
 
@@ -32,9 +34,10 @@ class CQRNN(nn.Module):
         input_size: int,
         hidden_size: int,
         levels: int,
-        threshold: float = 1.0,
+        threshold: float | Sequence[float] | torch.Tensor = 1.0,
         rounding: str = "floor",
         learnable: bool = False,
+        shift: float | Sequence[float] | torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("input_size", input_size), ("hidden_size", hidden_size)):
@@ -44,7 +47,7 @@ class CQRNN(nn.Module):
         self.weight_ih = nn.Parameter(torch.empty(hidden_size, input_size))
         self.weight_hh = nn.Parameter(torch.empty(hidden_size, hidden_size))
         self.bias = nn.Parameter(torch.empty(hidden_size))
-        self.activation = CQReLU(levels, threshold, rounding, learnable)
+        self.activation = CQReLU(levels, threshold, rounding, learnable, shift)
         for parameter in (self.weight_ih, self.weight_hh, self.bias):  # as torch.nn.RNN
             nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)
 

@@ -9,6 +9,8 @@ Contract of a rewrite in this file:
   vector), most often one. A convolution or a Linear sums over its parts; everything else goes part by part;
 * in a graph of words every value is that of one phase, and a mean over the phases is that value itself: a readout is
   summed over the phases, and what is linear in the mean is linear in the sum;
+* thresholds of channels become one: the neurons of a layer share the greatest, what a channel receives is divided by
+  its share of that, and what reads the channel is multiplied by it;
 * the result is checked against the graph on random inputs before it is returned (`fold`).
 """
 
@@ -18,7 +20,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import accumulate
 from typing import Any
 
@@ -31,7 +33,7 @@ from torch.nn.grad import conv2d_input
 from lava_casc.errors import UnsupportedModelError
 from lava_casc.frontend.cqrelu import PHASES
 from lava_casc.frontend.cqrnn import CQRNN
-from lava_casc.frontend.trace import Graph, GraphModel, Operation, module_of, value_of
+from lava_casc.frontend.trace import UNQUANTIZED, Graph, GraphModel, Operation, module_of, value_of
 from lava_casc.linear import apply, max_pool
 from lava_casc.network import Conv, Dense, MaxPool, Memory, Pair, Shape, Synapse, per_neuron
 
@@ -60,6 +62,10 @@ class FloatNeurons:
     channels : (int, int or None)
         The channels of these values that this layer computes, from the first to before the second: all of them, but
         where the values are concatenated from several layers'.
+    ratio, shift : (C,) or full-shape ndarray of float64
+        Of a CQReLU whose channels have thresholds and shifts of their own: this layer's sum is ``(preactivation +
+        shift) / ratio``, its activation the graph's divided by `ratio`, which is the channel's threshold over the
+        greatest one: within (0, 1]. Otherwise 1 and 0, of shape (1,).
     """
 
     name: str
@@ -71,6 +77,18 @@ class FloatNeurons:
     preactivation: str
     activation: str
     channels: tuple[int, int | None] = (0, None)
+    ratio: NDArray[np.float64] = field(default_factory=lambda: np.ones(1))
+    shift: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
+
+    def sum_for(self, preactivation: torch.Tensor) -> torch.Tensor:
+        r"""Return the layer's sum where the graph has `preactivation`, (N, \*shape) in the shape of the layer."""
+        shape = tuple(preactivation.shape[1:])
+        ratio, shift = (torch.as_tensor(per_neuron(value, shape)) for value in (self.ratio, self.shift))
+        return (preactivation + shift) / ratio
+
+    def activation_for(self, activation: torch.Tensor) -> torch.Tensor:
+        r"""Return the layer's activation where the graph has `activation`, (N, \*shape) in the shape of the layer."""
+        return activation / torch.as_tensor(per_neuron(self.ratio, tuple(activation.shape[1:])))
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +145,14 @@ def fold(graph: Graph, *, check: int = 2) -> FloatNetwork:
     Raises
     ------
     UnsupportedModelError
-        An operation stands where it cannot be folded; names its path.
+        An operation stands where it cannot be folded, or is an activation without levels; names its path.
     """
+    for op in graph.operations:
+        if op.kind in UNQUANTIZED:
+            raise UnsupportedModelError(
+                f"{op.path}: {op.kind} has no levels for spikes to count. Calibrate the checkpoint with lava-casc "
+                "calibrate, or use lava_casc.replace_relu(model, levels) and train."
+            )
     network = _Folder(averages_into_linear(graph)).fold()
     if check:
         _check(network, graph, check)
@@ -232,13 +256,13 @@ class _Affine:
         return self.shape[0]
 
     @property
-    def identity_of(self) -> str | None:
-        """The source that this value is, unchanged, if it is one."""
+    def scaled(self) -> tuple[str, NDArray[np.float64]] | None:
+        """The source that this value is, if it is one, and the factor greater than 0 (C,) of each channel."""
         if len(self.terms) != 1 or bool(self.bias.any()) or not _is_pointwise(self.terms[0]):
             return None
         term = self.terms[0]
-        factors = np.diagonal(term.weight) if isinstance(term, Dense) else term.weight
-        return term.source if bool((factors == 1).all()) else None
+        factors = np.diagonal(term.weight) if isinstance(term, Dense) else term.weight[:, 0, 0, 0]
+        return (term.source, factors) if bool((factors > 0).all()) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -368,33 +392,43 @@ class _Folder:
         shape = (stop - start, *value.shape[1:])
         return replace(value, shape=shape, terms=tuple(map(rows, value.terms)), bias=value.bias[start:stop])
 
-    def _identity(self, source: str) -> _Affine:
+    def _identity(self, source: str, factors: NDArray[np.float64] | None = None) -> _Affine:
+        """Return the value of a source, each of its channels times its factor (C,)."""
         shape = self.shapes[source]
+        diagonal = np.ones(shape[0]) if factors is None else np.broadcast_to(factors, shape[:1])
         if len(shape) == 3:
-            term: Synapse = Conv(source, np.ones((shape[0], 1, 1, 1)), groups=shape[0])
+            term: Synapse = Conv(source, diagonal.reshape(-1, 1, 1, 1).copy(), groups=shape[0])
         else:
-            term = Dense(source, np.eye(shape[0]))
+            term = Dense(source, np.diag(diagonal))
         return _Affine(shape, (term,), torch.zeros(shape, dtype=torch.float64))
 
     def _activation(self, op: Operation, value: _Affine | _PooledAffine, channels: tuple[int, int]) -> _Affine:
         pooled = isinstance(value, _PooledAffine)
         flat = value.affine if isinstance(value, _PooledAffine) else value
+        threshold, ratio, shift = _thresholds(op, channels)
+        if shift.any():
+            flat = replace(flat, bias=flat.bias + _column(torch.as_tensor(shift), len(flat.shape)))
+        if (ratio != 1).any():
+            flat = self._rescale(op, flat, torch.as_tensor(1 / ratio), torch.zeros(1))
         affine = self._shaped(op, flat)
+        ratio, shift = (_spread(values, flat.shape, affine.shape) for values in (ratio, shift))
         neurons = FloatNeurons(
             self._unique(affine.label or op.path),
             affine.terms,
             _compress(affine.bias),
-            float(op.tensors["threshold"]),
+            threshold,
             op.arguments["levels"],
             PHASES[op.arguments["rounding"]],
             value.of if isinstance(value, _PooledAffine) else op.inputs[0],
             "" if pooled else op.name,
             value.channels if isinstance(value, _PooledAffine) else channels,
+            ratio,
+            shift,
         )
         self._add(neurons, affine.shape)
         if isinstance(value, _PooledAffine):
-            return self._max_pool(value.pool, neurons.name)
-        identity = self._identity(neurons.name)
+            return self._max_pool(value.pool, neurons.name, ratio)
+        identity = self._identity(neurons.name, ratio)
         return replace(identity, shape=flat.shape, bias=identity.bias.reshape(flat.shape))
 
     def _shaped(self, op: Operation, value: _Affine) -> _Affine:
@@ -409,7 +443,8 @@ class _Folder:
         terms = tuple(self._dense(op, term) for term in value.terms)
         return _sum([_Affine((value.bias.numel(),), terms, value.bias.flatten())], value.label)
 
-    def _max_pool(self, op: Operation, source: str) -> _Affine:
+    def _max_pool(self, op: Operation, source: str, factors: NDArray[np.float64]) -> _Affine:
+        """Return the max pool of a source whose channels have factors greater than 0, with which it commutes."""
         if len(self.shapes[source]) != 3:
             raise UnsupportedModelError(
                 f"{op.path}: a max pool of {source}, whose windows only a matrix can say. "
@@ -430,7 +465,7 @@ class _Folder:
                 f"{op.path}: a window of the max pool holds nothing but padding. Use less padding."
             )
         self._add(pool, shape)
-        return self._identity(pool.name)
+        return self._identity(pool.name, factors)
 
     def _add(self, layer: FloatLayer, shape: Shape) -> None:
         self.layers.append(layer)
@@ -486,23 +521,28 @@ class _Folder:
 
     def _recurrent(self, op: Operation, values: tuple[_Affine, ...]) -> tuple[_Affine, ...]:
         tensors = {"weight": op.tensors["weight_ih"], "bias": op.tensors["bias"]}
+        threshold, ratio, shift = _thresholds(op, (0, None))
         (received,) = self._linear(replace(op, tensors=tensors), values)
+        received = self._rescale(op, received, torch.as_tensor(1 / ratio), torch.as_tensor(shift / ratio))
+        recurrent = op.tensors["weight_hh"].double().numpy() / ratio[:, None] * ratio
         name = self._unique(op.path)
         memory = Memory(self._unique(f"{name}.memory"), name, received.shape, op.arguments["levels"])
         self.memories.append(memory)
         self.shapes[memory.name] = memory.shape
         neurons = FloatNeurons(
             name,
-            (*received.terms, Dense(memory.name, op.tensors["weight_hh"].double().numpy())),
+            (*received.terms, Dense(memory.name, recurrent)),
             received.bias.numpy(),
-            float(op.tensors["activation.threshold"]),
+            threshold,
             memory.levels,
             PHASES[op.arguments["rounding"]],
             _sum_inside(op),
             op.name,
+            ratio=ratio,
+            shift=shift,
         )
         self._add(neurons, received.shape)
-        return (self._identity(name),)
+        return (self._identity(name, ratio),)
 
     # One rule for each other kind of linear operation: a part in, a part out. `channels` are those of the operation's
     # input that the part is.
@@ -579,9 +619,9 @@ class _Folder:
         return replace(value, shape=tuple(bias.shape), terms=tuple(averaged(term) for term in value.terms), bias=bias)
 
     def _maximum(self, op: Operation, value: _Affine, channels: slice) -> _Affine | _PooledAffine:
-        source = value.identity_of
-        if source is not None and source != INPUT:
-            return self._max_pool(op, source)
+        source, factors = value.scaled or (INPUT, np.ones(1))
+        if source != INPUT:
+            return self._max_pool(op, source, factors)
         return _PooledAffine(value, op, op.inputs[0], (channels.start, channels.stop))
 
     def _flatten(self, op: Operation, value: _Affine, channels: slice) -> _Affine:
@@ -643,6 +683,26 @@ _RULES: dict[str, Callable[[_Folder, Operation, _Affine, slice], _Affine | _Pool
     "MaxPool2d": _Folder._maximum,
     "Flatten": _Folder._flatten,
 }
+
+
+def _thresholds(
+    op: Operation, channels: tuple[int, int | None]
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Return the greatest threshold of some channels, each one's share of it, and their shifts; (1,) where all agree."""
+    prefix, found = "activation." if op.kind == "CQRNN" else "", []
+    for name, default in (("threshold", 1.0), ("shift", 0.0)):
+        value = op.tensors.get(prefix + name, torch.tensor(default)).double().numpy().reshape(-1)
+        value = value[slice(*channels)] if value.size > 1 else value
+        found.append(value[:1] if (value == value[0]).all() else value)
+    threshold, shift = found
+    return float(threshold.max()), threshold / threshold.max(), shift
+
+
+def _spread(values: NDArray[np.float64], before: Shape, after: Shape) -> NDArray[np.float64]:
+    """Return values of the channels of shape `before` for the same neurons in shape `after`."""
+    if values.size == 1 or before == after:
+        return values
+    return np.broadcast_to(values.reshape(-1, *(1,) * (len(before) - 1)), before).reshape(after)
 
 
 def _channels_of(parts: Sequence[_Affine | _PooledAffine]) -> list[tuple[int, int]]:
@@ -845,9 +905,10 @@ def _check(network: FloatNetwork, graph: Graph, samples: int) -> None:
     x = x if graph.vocabulary else x.double()
     truth = _truth(graph, x)
     values = {INPUT: x if network.vocabulary is None else F.one_hot(x.flatten(), network.vocabulary).double()}
-    remembered = {layer.name: layer.activation for layer in network.layers if isinstance(layer, FloatNeurons)}
     for memory in network.memories:
-        states = truth[remembered[memory.source]].unflatten(0, x.shape)
+        neurons = next(layer for layer in network.layers if layer.name == memory.source)
+        assert isinstance(neurons, FloatNeurons)
+        states = neurons.activation_for(truth[neurons.activation]).unflatten(0, x.shape)
         values[memory.name] = F.pad(states, (0, 0, 1, -1)).flatten(0, 1)
     for layer in network.layers:
         if isinstance(layer, MaxPool):
@@ -858,9 +919,11 @@ def _check(network: FloatNetwork, graph: Graph, samples: int) -> None:
         z, expected = received(network, layer, values), truth[layer.preactivation][:, part].reshape(shape)
         if network.vocabulary and isinstance(layer, FloatReadout):
             z = z.unflatten(0, x.shape).mean(1)
+        expected = layer.sum_for(expected) if isinstance(layer, FloatNeurons) else expected
         tolerance = 1e-9 * max(1.0, float(expected.abs().max()))
         if z.shape != expected.shape or float((z - expected).abs().max()) > tolerance:
             raise AssertionError(f"{layer.name}: folding changed the function; this is a bug in lava_casc")
         if isinstance(layer, FloatNeurons):
-            found = truth[layer.activation][:, part].reshape(shape) if layer.activation else activate(layer, z)
-            values[layer.name] = found
+            values[layer.name] = activate(layer, z)
+            if layer.activation:
+                values[layer.name] = layer.activation_for(truth[layer.activation][:, part].reshape(shape))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,8 +23,8 @@ from lava_casc.frontend.cqrelu import CQReLU, Normalize
 from lava_casc.frontend.cqrnn import CQRNN
 
 SUPPORTED = (
-    "Conv2d, Linear, BatchNorm1d/2d, CQReLU, AvgPool2d, MaxPool2d, AdaptiveAvgPool2d, Flatten, Dropout, Identity, "
-    "Normalize, addition and concatenation along channels; on words Embedding, CQRNN and the mean over them"
+    "Conv2d, Linear, BatchNorm1d/2d, CQReLU, ReLU, AvgPool2d, MaxPool2d, AdaptiveAvgPool2d, Flatten, Dropout, Identity, "
+    "Normalize, addition and concatenation along channels (ReLU until it is calibrated); on words Embedding, CQRNN and the mean over them"
 )
 
 
@@ -181,15 +181,24 @@ KINDS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.AdaptiveAvgPool2d: ("output_size",),
     nn.Flatten: (),
     CQReLU: ("levels", "rounding", "learnable"),
+    nn.ReLU: (),
+    nn.Hardtanh: ("min_val", "max_val"),
     Normalize: (),
     nn.Embedding: ("num_embeddings", "embedding_dim", "padding_idx"),
     CQRNN: ("input_size", "hidden_size", "levels", "rounding", "learnable"),
 }
 _BY_NAME = {kind.__name__: kind for kind in KINDS}
+#: Activations without levels, which can be saved, trained and calibrated, but not folded.
+UNQUANTIZED = ("ReLU", "Hardtanh")
 #: The other kinds of operations: how many inputs they take, at least and at most.
 _INPUTS: dict[str, tuple[int, float]] = {"input": (0, 0), "add": (2, 2), "concatenate": (1, math.inf), "mean": (1, 1)}
 #: What changes nothing in evaluation.
 _TRANSPARENT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity)
+_RELU = (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_")
+_RELU6 = (F.relu6,)
+_HARDTANH = (F.hardtanh, F.hardtanh_)
+#: What they are clipped to.
+_LIMITS = (("min_val", -1.0), ("max_val", 1.0))
 _ADD = (operator.add, operator.iadd, torch.add)
 _CONCATENATE = (torch.cat, torch.concat, torch.concatenate)
 _FLATTEN = (torch.flatten, "flatten", torch.reshape, "reshape", "view")
@@ -397,7 +406,7 @@ class _Translator:
         if isinstance(module, _TRANSPARENT):
             self.alias[node] = self.alias[self._tensor_inputs(node)[0]]
             return
-        kind = type(module)
+        kind = nn.Hardtanh if type(module) is nn.ReLU6 else type(module)
         if kind not in KINDS:
             raise UnsupportedModelError(
                 f"{path}: {kind.__name__} is not supported{_hint(kind.__name__)}. Supported are {SUPPORTED}."
@@ -414,7 +423,7 @@ class _Translator:
         tensors = {
             name: t.detach().clone().cpu() for name, t in module.state_dict().items() if name != "num_batches_tracked"
         }
-        if set(tensors) - {"bias"} != _tensor_names(kind, arguments) - {"bias"}:
+        if not _fits(kind, arguments, tensors):
             raise UnsupportedModelError(
                 f"{path}: {kind.__name__} computes its weights from {', '.join(sorted(tensors))}. "
                 "Make weight norm or pruning permanent (remove_weight_norm, prune.remove)."
@@ -454,6 +463,13 @@ class _Translator:
                     f"{path}: {name}() drops in evaluation, too. Pass training=self.training, or use nn.Dropout."
                 )
             self.alias[node] = self.alias[inputs[0]]
+        elif target in _RELU:
+            self._append(node, "ReLU", path)
+        elif target in (*_RELU6, *_HARDTANH):
+            low, high = (0, 6) if target in _RELU6 else (_argument(node, i, *d) for i, d in enumerate(_LIMITS, 1))
+            if low != 0 or not isinstance(high, int | float) or not 0 < high < math.inf:
+                raise UnsupportedModelError(f"{path}: {name}() with limits {low} and {high}. Give 0 and a number.")
+            self._append(node, "Hardtanh", path, {"min_val": 0.0, "max_val": float(high)})
         elif target in _MEAN and self._is_mean_over_phases(node):
             self._append(node, "mean", path)
         elif target in _MEAN and self._is_spatial_mean(node):
@@ -551,7 +567,10 @@ _CHECKS: dict[type[nn.Module], Callable[[Any], str | None]] = {
         None if m.track_running_stats else "no running statistics. Train with track_running_stats"
     ),
     CQReLU: lambda m: (
-        None if m.threshold.item() > 0 else f"threshold {m.threshold.item():g}. It must be greater than 0"
+        None if bool((m.threshold > 0).all()) else f"threshold {m.threshold.min():g}. It must be greater than 0"
+    ),
+    nn.Hardtanh: lambda m: (
+        None if m.min_val == 0 < m.max_val < math.inf else f"limits {m.min_val:g} and {m.max_val:g}. Use Hardtanh(0, a)"
     ),
     CQRNN: lambda m: _CHECKS[CQReLU](m.activation),
     nn.Embedding: lambda m: "max_norm. Train without" if m.max_norm is not None else None,
@@ -594,14 +613,14 @@ def module_of(op: Operation, own: bool = True) -> nn.Module:
     kind, arguments = _BY_NAME[op.kind], dict(op.arguments)
     if set(arguments) != set(KINDS[kind]):
         raise ValueError(f"{op.name}: {op.kind} takes {', '.join(KINDS[kind])}, not {', '.join(arguments)}")
-    if set(op.tensors) - {"bias"} != _tensor_names(kind, arguments) - {"bias"}:
+    if not _fits(kind, arguments, op.tensors):
         raise ValueError(f"{op.name}: {op.kind} does not hold {', '.join(op.tensors) or 'no tensors'}")
     if kind in (nn.Conv2d, nn.Linear):
         arguments["bias"] = "bias" in op.tensors
     elif kind is CQReLU:
-        arguments["threshold"] = float(op.tensors["threshold"])
+        arguments |= {name: op.tensors.get(name) for name in ("threshold", "shift")}
     elif kind is CQRNN:
-        arguments["threshold"] = float(op.tensors["activation.threshold"])
+        arguments |= {name: op.tensors.get(f"activation.{name}") for name in ("threshold", "shift")}
     elif kind is Normalize:
         arguments = {name: op.tensors[name].tolist() for name in ("mean", "std")}
     # On no device nothing is allocated, whatever sizes a damaged file may name.
@@ -619,10 +638,17 @@ def module_of(op: Operation, own: bool = True) -> nn.Module:
     return module
 
 
+def _fits(kind: type[nn.Module], arguments: dict[str, Any], tensors: Iterable[str]) -> bool:
+    """Whether tensors of these names, and no others, make a module of `kind`."""
+    optional = {nn.Conv2d: {"bias"}, nn.Linear: {"bias"}, CQReLU: {"shift"}, CQRNN: {"activation.shift"}}
+    required = _tensor_names(kind, arguments)
+    return required <= set(tensors) <= required | optional.get(kind, set())
+
+
 def _tensor_names(kind: type[nn.Module], arguments: dict[str, Any]) -> set[str]:
-    """Return the names of the tensors that make a module of `kind`; the bias of a Conv2d or Linear is optional."""
+    """Return the names of the tensors that every module of `kind` has."""
     if kind in (nn.Conv2d, nn.Linear):
-        return {"weight", "bias"}
+        return {"weight"}
     if kind in (nn.BatchNorm1d, nn.BatchNorm2d):
         statistics = {"running_mean", "running_var"}
         return statistics | {"weight", "bias"} if arguments["affine"] else statistics
@@ -708,9 +734,4 @@ def _path(node: fx.Node) -> str:
 def _hint(name: str) -> str:
     if name in ("RNN", "GRU", "LSTM"):
         return ": its activations are no CQReLU. Use lava_casc.CQRNN and train"
-    if name.lower() in ("relu", "relu_", "relu6", "hardtanh"):
-        return (
-            ": its outputs have no upper limit of levels. Use lava_casc.replace_relu(model, levels) and train, "
-            "nn.ReLU modules instead of F.relu"
-        )
     return ""

@@ -313,10 +313,10 @@ def test_foreign_content(tmp_path, content):
     refused(tmp_path / "m.pt", "not a lava_casc checkpoint")
 
 
-@pytest.mark.parametrize("version", [3, 0, None, "1", 1e9])
+@pytest.mark.parametrize("version", [4, 0, None, "1", 1e9])
 def test_other_versions(path, version):
     rewrite(path, lambda content: content.update(version=version))
-    refused(path, f"checkpoint version {version}; this lava_casc reads 1 to 2")
+    refused(path, f"checkpoint version {version}; this lava_casc reads 1 to 3")
 
 
 @pytest.mark.parametrize("allow_pickle", [False, True])
@@ -436,7 +436,10 @@ MADE_UP = {
     "rounding": lambda c: op(c, "CQReLU")["arguments"].update(rounding="up"),
     "threshold 0": lambda c: op(c, "CQReLU")["tensors"].update(threshold=torch.tensor(0.0)),
     "threshold nan": lambda c: op(c, "CQReLU")["tensors"].update(threshold=torch.tensor(float("nan"))),
-    "threshold vector": lambda c: op(c, "CQReLU")["tensors"].update(threshold=torch.ones(4)),
+    "thresholds of other channels": lambda c: op(c, "CQReLU")["tensors"].update(threshold=torch.ones(9)),
+    "threshold matrix": lambda c: op(c, "CQReLU")["tensors"].update(threshold=torch.ones(4, 1)),
+    "a shift that is no number": lambda c: op(c, "CQReLU")["tensors"].update(shift=torch.tensor(float("nan"))),
+    "shifts of other channels": lambda c: op(c, "CQReLU")["tensors"].update(shift=torch.ones(9)),
     "std 0": lambda c: op(c, "Normalize")["tensors"].update(std=torch.zeros(3)),
     "examples float": lambda c: c.update(examples=torch.zeros(2, 3, 6, 8)),
     "examples shape": lambda c: c.update(examples=torch.zeros(2, 5, dtype=torch.int64)),

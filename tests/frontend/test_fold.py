@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from models import Model, randomize
+from random_models import by_channel
 from torch import nn
 
 from lava_casc.errors import UnsupportedModelError
@@ -36,13 +37,15 @@ def unchanged(model, shape=IMAGE, samples=4):
             continue
         z = received(network, layer, values)
         part = slice(*layer.channels) if isinstance(layer, FloatNeurons) else slice(None)
-        wanted = truth[layer.preactivation][:, part]
+        wanted = truth[layer.preactivation][:, part].reshape(z.shape)
+        wanted = layer.sum_for(wanted) if isinstance(layer, FloatNeurons) else wanted
         assert z.numel() == wanted.numel() > 0
         assert float((z - wanted.reshape(z.shape)).abs().max()) < 1e-12 * max(1, float(wanted.abs().max()))
         assert z.shape[1:] == network.shapes[layer.name]
         if isinstance(layer, FloatNeurons):
-            found = truth[layer.activation][:, part].reshape(z.shape) if layer.activation else activate(layer, z)
-            values[layer.name] = found
+            values[layer.name] = activate(layer, z)
+            if layer.activation:
+                values[layer.name] = layer.activation_for(truth[layer.activation][:, part].reshape(z.shape))
     assert wanted.abs().max() > 0
     names = [layer.name for layer in network.layers]
     assert len(set(names)) == len(names)

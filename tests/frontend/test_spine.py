@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from random_models import dyadic_model, random_model
+from random_models import by_channel, dyadic_model, random_model, rescaled
 
 from lava_casc.errors import UnsupportedModelError
 from lava_casc.frontend import GraphModel, InputSpec, fold, quantize, trace
@@ -33,19 +33,21 @@ def layer_by_layer(model, shape, x):
         z = received(network, layer, values)
         part = slice(*layer.channels) if isinstance(layer, FloatNeurons) else slice(None)
         wanted = truth[layer.preactivation][:, part].reshape(z.shape)
+        wanted = layer.sum_for(wanted) if isinstance(layer, FloatNeurons) else wanted
         torch.testing.assert_close(z, wanted, rtol=1e-9, atol=1e-9)
         if isinstance(layer, FloatNeurons):
             values[layer.name] = activate(layer, z)
             if layer.activation:  # at a tie, the last bit of a sum decides a whole level: go on from the graph's
-                values[layer.name] = truth[layer.activation][:, part].reshape(z.shape)
+                values[layer.name] = layer.activation_for(truth[layer.activation][:, part].reshape(z.shape))
     readouts = [layer.preactivation for layer in network.layers if isinstance(layer, FloatReadout)]
     assert readouts == list(graph.outputs) == [layer.preactivation for layer in network.layers[-len(readouts) :]]
     return network
 
 
-def check_model(seed):
+def check_model(seed, channels=False):
     rng = np.random.default_rng(seed)
     model, shape = random_model(rng)
+    model = by_channel(model, shape, rng) if channels else model
     low, high = [(0, 255), (-128, 127), (0, 1)][rng.integers(3)]
     spec = InputSpec(shape, low, high, 1 / max(high, 1))
     images = rng.integers(low, high + 1, (3, *shape))
@@ -75,6 +77,11 @@ def test_random_model(seed):
     check_model(seed)
 
 
+@pytest.mark.parametrize("seed", range(FEW))
+def test_random_model_with_thresholds_and_shifts_of_channels(seed):
+    check_model(seed, channels=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(FEW, MANY))
 def test_many_random_models(seed):
@@ -86,10 +93,11 @@ def test_many_random_models(seed):
         pytest.skip(str(error))
 
 
-def dyadic(seed, levels=8):
+def dyadic(seed, levels=8, channels=False):
     """Return a dyadic model folded, its integer network, images, and the float values of every layer."""
     rng = np.random.default_rng(1000 + seed)
     model, shape = dyadic_model(rng, levels)
+    model = rescaled(model, rng) if channels else model
     images = rng.integers(0, 256, (64, *shape))
     graph = trace(model, shape)
     network = fold(graph)
@@ -106,8 +114,9 @@ def wrong_values(network, integers, images, truth):
     wrong = int((found.logits * integers.readouts[0].scale != truth[network.layers[-1].preactivation].numpy()).sum())
     for layer in network.layers:
         if isinstance(layer, FloatNeurons):
-            level = truth[layer.activation].numpy() * layer.levels / layer.threshold
-            wrong += int((level.reshape(found.counts[layer.name].shape) != found.counts[layer.name]).sum())
+            counts = found.counts[layer.name]
+            activation = layer.activation_for(truth[layer.activation].reshape(counts.shape))
+            wrong += int((activation.numpy() * layer.levels / layer.threshold != counts).sum())
     return wrong
 
 
@@ -118,6 +127,16 @@ def test_dyadic_model_is_exact_on_every_neuron(seed, levels):
     assert wrong_values(network, integers, images, truth) == 0
     counts = forward(integers, images).counts
     assert set(np.concatenate([c.ravel() for c in counts.values()])) == set(range(levels + 1))  # it is not dead
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_dyadic_model_with_thresholds_of_channels_is_exact_on_every_neuron(seed):
+    network, integers, images, truth = dyadic(seed, channels=True)
+    neurons = [layer for layer in network.layers if isinstance(layer, FloatNeurons)]
+    assert all((layer.ratio != 1).any() and layer.shift.any() for layer in neurons)
+    _, plain, _, _ = dyadic(seed)
+    assert integers == plain  # the same network, to the last bit
+    assert wrong_values(network, integers, images, truth) == 0
 
 
 @pytest.mark.parametrize("field", ["threshold", "bias", "initial"])

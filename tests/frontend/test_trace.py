@@ -81,6 +81,15 @@ FORMS = {
     "the same twice": (lambda s, x: (y := s.conv(x), y), ["Conv2d"]),
     "output read on": (lambda s, x: (y := s.conv(x), s.act(y)), ["Conv2d", "CQReLU"]),
     "an output last but one": (lambda s, x: (lambda y: (s.act(y), y))(s.conv(x)), ["Conv2d", "CQReLU"]),
+    "F.relu": (lambda s, x: F.relu(s.conv(x)), ["Conv2d", "ReLU"]),
+    "F.relu in place": (lambda s, x: F.relu(s.conv(x), inplace=True), ["Conv2d", "ReLU"]),
+    "torch.relu": (lambda s, x: torch.relu(input=s.conv(x)), ["Conv2d", "ReLU"]),
+    "x.relu": (lambda s, x: s.conv(x).relu(), ["Conv2d", "ReLU"]),
+    "x.relu_": (lambda s, x: s.conv(x).relu_(), ["Conv2d", "ReLU"]),
+    "nn.ReLU6": (lambda s, x: s.six(s.conv(x)), ["Conv2d", "Hardtanh"]),
+    "F.relu6": (lambda s, x: F.relu6(s.conv(x)), ["Conv2d", "Hardtanh"]),
+    "F.hardtanh": (lambda s, x: F.hardtanh(s.conv(x), 0, 0.5), ["Conv2d", "Hardtanh"]),
+    "F.hardtanh by names": (lambda s, x: F.hardtanh(s.conv(x), max_val=2, min_val=0), ["Conv2d", "Hardtanh"]),
     "dropout function": (lambda s, x: F.dropout(s.conv(x), training=s.training), ["Conv2d"]),
     "dropout2d function": (lambda s, x: F.dropout2d(s.conv(x), 0.5, s.training), ["Conv2d"]),
     "module by keyword": (lambda s, x: s.conv(input=x), ["Conv2d"]),
@@ -94,7 +103,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_supported_form(form):
     run, wanted = FORMS[form]
-    found = same(Model(run, conv=nn.Conv2d(3, 3, 3, padding=1), act=CQReLU(4)))
+    found = same(Model(run, conv=nn.Conv2d(3, 3, 3, padding=1), act=CQReLU(4), six=nn.ReLU6()))
     assert found == (wanted or ["Flatten", "AdaptiveAvgPool2d", "Flatten", "concatenate"])
 
 
@@ -131,6 +140,11 @@ def test_in_place_sum():
         nn.AdaptiveAvgPool2d((None, 2)),
         nn.Flatten(),
         CQReLU(3, 0.7, "round", True),
+        CQReLU(3, [0.7, 0.2, 1.1], "round", True, [0.1, -0.2, 0.3]),
+        CQReLU(3, 0.7, shift=[0.1, -0.2, 0.3]),
+        nn.ReLU(),
+        nn.ReLU(inplace=True),
+        nn.Hardtanh(0, 0.7),
         Normalize([0.1, 0.2, 0.3], [1.0, 2.0, 3.0]),
         Normalize(0.1, 2.0),
     ],
@@ -146,7 +160,7 @@ def test_supported_flat_module(module):
 
 
 def test_all_kinds_have_been_traced_above():
-    assert len(KINDS.keys() - {nn.Embedding, CQRNN}) == 10  # these two in test_cqrnn.py
+    assert len(KINDS.keys() - {nn.Embedding, CQRNN}) == 12  # these two in test_cqrnn.py
 
 
 @pytest.mark.parametrize("module", [nn.Identity(), nn.Dropout(), nn.Sequential()])
@@ -182,7 +196,10 @@ def test_names_are_unique_and_paths_are_module_paths():
 
 REFUSED = {
     "sigmoid": (lambda s, x: s.part(x), nn.Sigmoid(), "part: Sigmoid is not supported"),
-    "relu": (lambda s, x: s.part(x), nn.ReLU(), r"part: ReLU is not supported: .*replace_relu"),
+    "leaky relu": (lambda s, x: s.part(x), nn.LeakyReLU(), "part: LeakyReLU is not supported"),
+    "hardtanh": (lambda s, x: s.part(x), nn.Hardtanh(), r"part: Hardtanh with limits -1 and 1. Use Hardtanh\(0, a\)"),
+    "F.hardtanh": (lambda s, x: F.hardtanh(x), None, r"hardtanh: hardtanh\(\) with limits -1.0 and 1.0. Give 0"),
+    "F.hardtanh by names": (lambda s, x: F.hardtanh(x, max_val=2, min_val=1), None, "limits 1 and 2. Give 0 and a num"),
     "transposed": (
         lambda s, x: s.part(x),
         nn.ConvTranspose2d(3, 3, 2),
@@ -193,12 +210,11 @@ REFUSED = {
     "sequence": (lambda s, x: s.part(x[:, 0])[0], nn.LSTM(6, 3), r"getitem: getitem\(\) is not supported"),
     "heads": (lambda s, x: s.part(x, x, x)[0], nn.LSTM(6, 3), "cannot be traced|does not run"),
     "tuple": (lambda s, x: s.part(x.flatten(1))[0], nn.LSTM(72, 3), "part: LSTM is not supported"),
-    "F.relu": (
-        lambda s, x: F.relu(s.part(x)),
+    "relu in place of what is read again": (
+        lambda s, x: (lambda y: F.relu(y, inplace=True) + y)(s.part(x)),
         nn.Conv2d(3, 3, 1),
-        r"relu: relu\(\) is not supported: .*F.relu",
+        "does something that torch.fx cannot see",
     ),
-    "x.relu": (lambda s, x: x.relu(), None, r"relu: relu\(\) is not supported: .*replace_relu"),
     "cat of rows": (lambda s, x: torch.cat([x, x], 2), None, r"^cat: cat\(\) along dimension 2 .* dimension 1"),
     "cat of columns": (lambda s, x: torch.cat([x, x], -1), None, r"^cat: cat\(\) along dimension -1"),
     "cat of vectors": (
@@ -300,8 +316,8 @@ def test_refused(case):
 
 
 def test_a_refusal_names_the_path_of_what_is_nested():
-    inner = Model(lambda s, x: F.relu(s.fc(x)), fc=nn.Linear(5, 5))
-    with pytest.raises(UnsupportedModelError, match=r"^body\.1\.relu: relu\(\) is not supported"):
+    inner = Model(lambda s, x: F.elu(s.fc(x)), fc=nn.Linear(5, 5))
+    with pytest.raises(UnsupportedModelError, match=r"^body\.1\.elu: elu\(\) is not supported"):
         trace(Model(lambda s, x: s.body(x), body=nn.Sequential(nn.Identity(), inner)), (5,))
     with pytest.raises(UnsupportedModelError, match=r"^0\.1: Tanh is not supported"):
         trace(nn.Sequential(nn.Sequential(nn.Linear(5, 5), nn.Tanh())), (5,))
