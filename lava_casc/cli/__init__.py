@@ -8,7 +8,7 @@ import typer
 
 import lava_casc
 from lava_casc import console
-from lava_casc.cli import cluster, doctor, estimate, evaluate, export, report, run, train
+from lava_casc.cli import calibrate, cluster, doctor, estimate, evaluate, export, report, run, train
 
 app = typer.Typer(
     name="lava-casc",
@@ -42,6 +42,7 @@ def _options(
 # In the order in which a newcomer needs them.
 for command, example in (
     (train.train, "lava-casc train --data cifar10 --data-dir data --levels 8 --epochs 20 -o out/resnet20.pt"),
+    (calibrate.calibrate, "lava-casc calibrate relu.pt --data cifar10 --data-dir data --levels 4,8,16"),
     (export.export, "lava-casc export out/digits.pt -o out/digits.net --verify 64 --report out/export.json"),
     (run.run, "lava-casc run out/digits.net --data digits --mode graded --samples 100"),
     (evaluate.evaluate, "lava-casc evaluate out/detector.pt --data-dir VOC2007 --samples 100 -o out/detector.json"),

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Rounding = Literal["floor", "round"]
 
 
+Activation = Literal["cqrelu", "relu"]
+
+
 Task = Literal["classification", "detection", "text"]
 
 
@@ -34,7 +37,7 @@ Device = Literal["auto", "cpu", "cuda"]
 _OF_TEXT = ("vocabulary", "words")
 
 
-_OF_CLASSES = ("data", "download", "width", "pool", "augment", "residual_steps", "init", "examples")
+_OF_CLASSES = ("data", "download", "activation", "width", "pool", "augment", "residual_steps", "init", "examples")
 
 
 #: Options of train that mean nothing to a task.
@@ -83,6 +86,9 @@ def train(
         int | None, typer.Option("--vocabulary", min=3, help="text: so many tokens, for the most frequent words.")
     ] = None,
     words: Annotated[int | None, typer.Option("--words", min=1, help="text: words that are read of each text.")] = None,
+    activation: Annotated[
+        Activation, typer.Option("--activation", help="relu: an ordinary network, for lava-casc calibrate.")
+    ] = "cqrelu",
     levels: Annotated[int, typer.Option("--levels", min=1, help="Levels L of every CQReLU.")] = 8,
     rounding: Annotated[Rounding, typer.Option("--rounding", help="floor is the paper's.")] = "round",
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="By default what suits the data set.")] = None,
@@ -116,11 +122,11 @@ def train(
     seed: Annotated[int, typer.Option("--seed", help="Same seed, same machine, same network.")] = 0,
     debug: Debug = False,
 ) -> None:
-    """Train a CQReLU network and save it as a checkpoint; its state is kept after every epoch."""
+    """Train a network of CQReLU, or of ReLU, and save it as a checkpoint; its state is kept after every epoch."""
     from lava_casc.training import ResidualError, load_dataset, train_checkpoint
 
     check_writable(output)
-    _check_options(context, task)
+    _check_options(context, task, activation)
     size = None if image_size is None else _size(image_size)
     common: dict[str, Any] = {
         "levels": levels,
@@ -147,6 +153,7 @@ def train(
             output,
             dataset,
             architecture=architecture,
+            activation=activation,
             width=width,
             pool=pool,
             augment=augment,
@@ -155,19 +162,24 @@ def train(
             examples=examples,
             **common,
             progress=bar,
-            on_epoch=_print_epoch,
+            on_epoch=print_epoch,
         )
     console.out.print(
         f"{output}: {result.accuracy:.2%} of {len(dataset.test_labels)} test images right, "
-        f"in float with CQReLU of {levels} levels"
+        f"in float with {'ReLU' if activation == 'relu' else f'CQReLU of {levels} levels'}"
     )
 
 
-def _check_options(context: typer.Context, task: Task) -> None:
-    for name in _MEANINGLESS[task]:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name != "DEFAULT":
-            raise CascError(f"--{name.replace('_', '-')} is no option of --task {task}. Leave it out.")
+def _check_options(context: typer.Context, task: Task, activation: Activation) -> None:
+    def refuse(names: tuple[str, ...], choice: str) -> None:
+        for name in names:
+            source = context.get_parameter_source(name)
+            if source is not None and source.name != "DEFAULT":
+                raise CascError(f"--{name.replace('_', '-')} is no option of {choice}. Leave it out.")
+
+    refuse(_MEANINGLESS[task], f"--task {task}")
+    if activation == "relu":
+        refuse(("levels", "rounding"), "--activation relu")
 
 
 def _train_text(output: Path, folder: Path | None, **settings: Any) -> None:
@@ -177,7 +189,7 @@ def _train_text(output: Path, folder: Path | None, **settings: Any) -> None:
         raise DataError("text needs --data-dir FOLDER with train.csv and test.csv.")
     given = {name: value for name, value in settings.items() if value is not None}
     with _training(output) as bar:
-        result = train_text(output, folder, **given, progress=bar, on_epoch=_print_epoch)
+        result = train_text(output, folder, **given, progress=bar, on_epoch=print_epoch)
     console.out.print(
         f"{output}: {result.accuracy:.2%} of {result.texts} test texts right, in float with CQReLU of "
         f"{settings['levels']} levels"
@@ -191,7 +203,7 @@ def _train_detector(output: Path, folder: Path | None, size: tuple[int, int] | N
         raise DataError("detection needs --data-dir FOLDER in VOC layout, and --image-size H,W.")
     given = {name: value for name, value in settings.items() if value is not None}
     with _training(output) as bar:
-        result = train_detector(output, folder, size, **given, progress=bar, on_epoch=_print_epoch)
+        result = train_detector(output, folder, size, **given, progress=bar, on_epoch=print_epoch)
     scores = ", ".join(f"{name} {value:.2%}" for name, value in result.metrics.items() if value is not None)
     console.out.print(f"{output}: on {result.images} images of {result.tested}: {scores}")
 
@@ -210,7 +222,7 @@ def _training(output: Path) -> Iterator[Callable[[float], None]]:
         raise
 
 
-def _print_epoch(done: int, epochs: int, epoch: Epoch) -> None:
+def print_epoch(done: int, epochs: int, epoch: Epoch) -> None:
     """Print what an epoch measured, and how long the others will take at its pace."""
     left = epoch.seconds * (epochs - done)
     accuracy = epoch.measured.get("accuracy")

@@ -1,5 +1,6 @@
-"""Torch in: the activation, the traced graph, its folding into layers, quantization to integers, checkpoints."""
+"""Torch in: the activation, the traced graph, its calibration and folding, quantization to integers, checkpoints."""
 
+from lava_casc.frontend.calibrate import Calibration, calibrate
 from lava_casc.frontend.checkpoint import Checkpoint, InputSpec, load_checkpoint, load_model, save_model
 from lava_casc.frontend.cqrelu import CQReLU, Normalize, replace_relu
 from lava_casc.frontend.cqrnn import CQRNN
@@ -11,6 +12,7 @@ from lava_casc.frontend.trace import Graph, GraphModel, trace
 __all__ = [
     "CQRNN",
     "CQReLU",
+    "Calibration",
     "Checkpoint",
     "FloatNetwork",
     "Graph",
@@ -18,6 +20,7 @@ __all__ = [
     "InputSpec",
     "Normalize",
     "QuantizationReport",
+    "calibrate",
     "fold",
     "load_checkpoint",
     "load_model",

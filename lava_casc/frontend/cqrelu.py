@@ -36,7 +36,9 @@ class _StraightThrough(torch.autograd.Function):
         inside = ops.aten.hardtanh_backward(gradient, ratio, -limits.tiny, 1 + limits.eps)
         if not ctx.needs_input_grad[1]:
             return inside, None, None, None
-        sums = [t.sum_to_size(threshold.shape) if threshold.dim() else t.sum() for t in (gradient * value, inside * ratio)]
+        sums = [
+            t.sum_to_size(threshold.shape) if threshold.dim() else t.sum() for t in (gradient * value, inside * ratio)
+        ]
         return inside, sums[0] / threshold - sums[1], None, None
 
 

@@ -688,7 +688,7 @@ _RULES: dict[str, Callable[[_Folder, Operation, _Affine, slice], _Affine | _Pool
 def _thresholds(
     op: Operation, channels: tuple[int, int | None]
 ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Return the greatest threshold of some channels, each one's share of it, and their shifts; (1,) where all agree."""
+    """Return the greatest threshold of some channels, each one's share of it, and the shifts; (1,) where all agree."""
     prefix, found = "activation." if op.kind == "CQRNN" else "", []
     for name, default in (("threshold", 1.0), ("shift", 0.0)):
         value = op.tensors.get(prefix + name, torch.tensor(default)).double().numpy().reshape(-1)

@@ -23,8 +23,9 @@ from lava_casc.frontend.cqrelu import CQReLU, Normalize
 from lava_casc.frontend.cqrnn import CQRNN
 
 SUPPORTED = (
-    "Conv2d, Linear, BatchNorm1d/2d, CQReLU, ReLU, AvgPool2d, MaxPool2d, AdaptiveAvgPool2d, Flatten, Dropout, Identity, "
-    "Normalize, addition and concatenation along channels (ReLU until it is calibrated); on words Embedding, CQRNN and the mean over them"
+    "Conv2d, Linear, BatchNorm1d/2d, CQReLU, AvgPool2d, MaxPool2d, AdaptiveAvgPool2d, Flatten, Dropout, Identity, "
+    "Normalize, addition and concatenation along channels, ReLU until it is calibrated; on words Embedding, CQRNN and "
+    "the mean over them"
 )
 
 

@@ -30,7 +30,7 @@ class Design:
     Attributes
     ----------
     activation : callable
-        Makes one `CQReLU`.
+        Makes one `CQReLU`, or another module in its place.
     channels, classes : int
         Of the images, and of the answer.
     mean, std : float or sequence of float
@@ -166,6 +166,7 @@ def build(
     rounding: str = "round",
     learnable: bool = True,
     threshold: float = 1.0,
+    activation: str = "cqrelu",
     seed: int = 0,
 ) -> nn.Module:
     """Return a new network with the initial weights of `seed`; the caller's random state stays as it is.
@@ -179,6 +180,8 @@ def build(
         As for `Design`. Networks of torchvision have three channels, their own width and their own pools.
     levels, rounding, learnable, threshold
         Of every `CQReLU`. ``rounding="floor", learnable=False`` is the activation of CASC (arXiv 2406.05371).
+    activation : {"cqrelu", "relu"}
+        ``relu`` has plain ReLU in place of every CQReLU, and the same weights.
     seed : int
 
     Raises
@@ -192,7 +195,11 @@ def build(
         raise DataError(f"pool {pool!r} is not known. Choose one of average, max.")
     if pool != "average" and name not in ("vgg9", "vgg16"):
         raise DataError(f"architecture {name!r} has pools of its own. Choose {pool} pools for vgg9 or vgg16.")
-    design = Design(lambda: CQReLU(levels, threshold, rounding, learnable), channels, classes, mean, std, width, pool)
+    if activation not in ("cqrelu", "relu"):
+        raise DataError(f"activation {activation!r} is not known. Choose one of cqrelu, relu.")
+    plain = activation == "relu"
+    make: Activation = nn.ReLU if plain else lambda: CQReLU(levels, threshold, rounding, learnable)
+    design = Design(make, channels, classes, mean, std, width, pool)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name in ARCHITECTURES:
@@ -204,10 +211,10 @@ def build(
             )
         network = _of_torchvision(name.removeprefix(TORCHVISION), design)
     try:
-        network = replace_relu(network, levels, threshold=threshold, rounding=rounding, learnable=learnable)
+        quantized = replace_relu(network, levels, threshold=threshold, rounding=rounding, learnable=learnable)
     except ValueError as error:
         raise DataError(f"architecture {name!r}: {error}.") from error
-    return _sequence({"normalize": Normalize(mean, std), "network": network})
+    return _sequence({"normalize": Normalize(mean, std), "network": network if plain else quantized})
 
 
 def _of_torchvision(name: str, design: Design) -> nn.Module:

@@ -199,22 +199,24 @@ def fit(
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Return parameters by how they are trained: weights decay, biases and batch norm do not, thresholds learn slowly.
 
-    They are told apart by their dimensions: at least two, one, and none. ``share`` is a group's part of the learning
-    rate.
+    Weights are told apart from biases by their dimensions, at least two; the shifts of a CQReLU are biases. ``share``
+    is a group's part of the learning rate.
     """
-    parameters = list(model.parameters())
+    thresholds = {module.threshold for module in model.modules() if isinstance(module, CQReLU)}
+    parameters = [p for p in model.parameters() if p not in thresholds]
+    slow = [p for p in model.parameters() if p in thresholds]
     return [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay, "share": 1.0},
-        {"params": [p for p in parameters if p.dim() == 1], "weight_decay": 0.0, "share": 1.0},
-        {"params": [p for p in parameters if p.dim() == 0], "weight_decay": 0.0, "share": THRESHOLD_SHARE},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0, "share": 1.0},
+        {"params": slow, "weight_decay": 0.0, "share": THRESHOLD_SHARE},
     ]
 
 
 def _check_thresholds(model: nn.Module, epoch: int) -> None:
     for path, module in model.named_modules():
-        if isinstance(module, CQReLU) and not module.threshold.item() > 0:
+        if isinstance(module, CQReLU) and not bool((module.threshold > 0).all()):
             raise UnsupportedModelError(
-                f"{path}: its threshold ({module.threshold.item():.3g}) is not positive after epoch {epoch}. "
+                f"{path}: its threshold ({module.threshold.min():.3g}) is not positive after epoch {epoch}. "
                 "Train with a smaller learning rate."
             )
 

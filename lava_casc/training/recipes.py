@@ -78,6 +78,7 @@ def train_checkpoint(
     dataset: Dataset,
     *,
     architecture: str | None = None,
+    activation: str = "cqrelu",
     levels: int = 8,
     rounding: str = "round",
     width: float = 1.0,
@@ -108,6 +109,8 @@ def train_checkpoint(
     dataset : Dataset
     architecture, epochs, batch_size, learning_rate
         By default those of the data set's `Recipe`.
+    activation : {"cqrelu", "relu"}
+        ``relu`` trains an ordinary network, which `calibrate` can quantize; it has neither levels nor rounding.
     levels : int
         Of every CQReLU; its threshold is learned, from that of the recipe on.
     rounding : {"round", "floor"}
@@ -168,6 +171,7 @@ def train_checkpoint(
         levels=levels,
         rounding=rounding,
         threshold=settings.threshold,
+        activation=activation,
         seed=seed,
     )
     _check_fit(model, settings.architecture, dataset)
@@ -175,8 +179,7 @@ def train_checkpoint(
         load_weights(model, init, dataset)
     chosen: dict[str, str | int | float | bool | None] = {
         "architecture": settings.architecture,
-        "levels": levels,
-        "rounding": rounding,
+        **({"levels": levels, "rounding": rounding} if activation == "cqrelu" else {"activation": activation}),
         "width": width,
         "pool": pool,
         "augment": augment,

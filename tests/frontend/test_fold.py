@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from models import Model, randomize
-from random_models import by_channel
 from torch import nn
 
 from lava_casc.errors import UnsupportedModelError

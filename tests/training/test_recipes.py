@@ -140,7 +140,7 @@ def test_an_interruption_says_how_to_go_on(data, tmp_path, monkeypatch, capsys):
     def interrupt(done, epochs, epoch):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.train, "_print_epoch", interrupt)
+    monkeypatch.setattr(cli.train, "print_epoch", interrupt)
     with pytest.raises(SystemExit) as caught:
         _cli_train(tmp_path / "x.pt")
     assert caught.value.code == 130
