@@ -175,7 +175,7 @@ def _checked(samples: ArrayLike, checkpoint: Checkpoint) -> NDArray[np.integer]:
 def _bytes_a_sample(graph: Graph) -> int:
     """Return the most bytes that the values of one sample take at a time: two networks, and the sorting of one."""
     with torch.no_grad():
-        values = GraphModel(graph, own=False).eval().values(torch.zeros(1, *graph.input_shape))
+        values = GraphModel(graph, own=False).eval().values(torch.zeros(1, *graph.input_shape, dtype=_dtype(graph)))
     size = {name: value.numel() * value.element_size() for name, value in values.items()}
     last, kept, most = _last_readers(graph), 0, 0
     for op in graph.operations:
@@ -183,6 +183,10 @@ def _bytes_a_sample(graph: Graph) -> int:
         most = max(most, kept + 2 * size[op.name] * (op.kind in ACTIVATIONS))
         kept -= sum(2 * size[name] for name in {*op.inputs} if last[name] == op.name)
     return most
+
+
+def _dtype(graph: Graph) -> torch.dtype:
+    return next((tensor.dtype for op in graph.operations for tensor in op.tensors.values()), torch.float32)
 
 
 def _last_readers(graph: Graph) -> dict[str, str]:
@@ -197,8 +201,7 @@ def _sweep(
     progress: Callable[[float], None],
 ) -> Graph:
     """Go through the operations in order, with the value of each in both networks: one tensor while they agree."""
-    dtypes = (tensor.dtype for op in graph.operations for tensor in op.tensors.values())
-    real = torch.tensor(images).to(next(dtypes, torch.float32)) * scale
+    real = torch.tensor(images).to(_dtype(graph)) * scale
     theirs: dict[str, torch.Tensor] = {}
     ours: dict[str, torch.Tensor] = {}
     operations: list[Operation] = []
