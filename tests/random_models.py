@@ -95,9 +95,10 @@ def by_channel(model: nn.Module, shape: tuple[int, ...], rng: np.random.Generato
     channels: dict[nn.Module, int] = {}
     for module in model.modules():
         if isinstance(module, CQReLU):
-            module.register_forward_hook(lambda m, inputs, _: channels.update({m: inputs[0].shape[1]}))
+            module.register_forward_hook(lambda m, inputs, _: channels.update({m: _width(inputs[0])}))
+    words = any(isinstance(module, nn.Embedding) for module in model.modules())
     with torch.no_grad():
-        model(torch.zeros(1, *shape, dtype=next(model.parameters()).dtype))
+        model(torch.zeros(1, *shape, dtype=torch.int64 if words else next(model.parameters()).dtype))
     for act, n in channels.items():
         act._forward_hooks.clear()
         which = rng.integers(1, 4)
@@ -107,6 +108,10 @@ def by_channel(model: nn.Module, shape: tuple[int, ...], rng: np.random.Generato
         if which & 2:
             set_shift(act, rng.normal(0, 0.3, n))
     return model
+
+
+def _width(x: torch.Tensor) -> int:
+    return x.shape[2 if x.dim() == 3 else 1]
 
 
 def set_shift(act: CQReLU, shift: np.ndarray) -> None:

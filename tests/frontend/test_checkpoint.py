@@ -113,6 +113,31 @@ def test_a_checkpoint_of_version_1_has_one_output(path):
         assert torch.equal(found.model(x), model()(x))
 
 
+@pytest.mark.parametrize(
+    ("act", "version"),
+    [
+        (CQReLU(4, 0.5, "round", True), 2),
+        (CQReLU(4, [0.5, 1.0, 2.0], "round", True), 3),
+        (CQReLU(4, [0.5, 1.0, 2.0], shift=[0.0, 1.0, -1.0]), 3),
+        (CQReLU(4, shift=0.25), 3),
+        (nn.ReLU(), 3),
+        (nn.ReLU6(), 3),
+        (nn.Hardtanh(0, 0.75), 3),
+    ],
+)
+def test_a_file_has_the_oldest_version_that_can_say_it(tmp_path, act, version):
+    path, model = tmp_path / "model.pt", nn.Sequential(nn.Conv2d(3, 3, 1), act, nn.Flatten(), nn.Linear(144, 2)).eval()
+    save_model(path, model, SPEC)
+    content = torch.load(path, weights_only=True)
+    assert content["version"] == version
+    assert set(op(content, content["operations"][2]["kind"])["tensors"]) == set(act.state_dict())
+    x = torch.randn(4, *SPEC.shape)
+    with torch.no_grad():
+        assert torch.equal(load_model(path)(x), model(x))
+    save_model(tmp_path / "again.pt", load_model(path), SPEC)
+    assert torch.load(tmp_path / "again.pt", weights_only=True)["version"] == version
+
+
 def test_saved_again_it_stays_the_same(path, tmp_path):
     found = load_checkpoint(path)
     save_model(tmp_path / "again.pt", found.model, found.input, examples=found.examples, about=found.about)
@@ -381,6 +406,16 @@ def op(content, kind):
 
 
 MADE_UP = {
+    "clip below 0": lambda c: op(c, "CQReLU").update(
+        kind="Hardtanh", arguments={"min_val": 0.0, "max_val": -1.0}, tensors={}
+    ),
+    "clip nan": lambda c: op(c, "CQReLU").update(
+        kind="Hardtanh", arguments={"min_val": 0.0, "max_val": float("nan")}, tensors={}
+    ),
+    "clip of two sides": lambda c: op(c, "CQReLU").update(
+        kind="Hardtanh", arguments={"min_val": -1.0, "max_val": 1.0}, tensors={}
+    ),
+    "a ReLU with tensors": lambda c: op(c, "CQReLU").update(kind="ReLU", arguments={}),
     "no operations": lambda c: c.update(operations=[]),
     "operations missing": lambda c: c.pop("operations"),
     "operations of another type": lambda c: c.update(operations=5),

@@ -198,3 +198,71 @@ def test_nothing_to_replace(module):
 def test_replace_passes_on_bad_arguments():
     with pytest.raises(ValueError, match="levels"):
         replace_relu(nn.ReLU(), 0)
+
+
+# Thresholds and shifts of channels
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 3, 4, 2), (5, 4, 3)])
+@pytest.mark.parametrize("shift", [None, 0.25, [0.1, -0.3, 2.0]])
+@pytest.mark.parametrize("threshold", [0.7, [0.5, 1.3, 6.0]])
+def test_each_channel_is_a_cqrelu_of_its_own(shape, threshold, shift):
+    z = torch.randn(shape) * 2
+    found = CQReLU(4, threshold, "round", shift=shift)(z)
+    dim = 2 if z.dim() == 3 else 1  # of a sequence (N, P, F) the features
+    for c in range(3):
+        own = [v[c] if isinstance(v, list) else v for v in (threshold, shift)]
+        alone = CQReLU(4, own[0], "round")(z.select(dim, c) + (own[1] or 0))
+        assert torch.equal(found.select(dim, c), alone)
+
+
+def test_gradients_of_channels_are_those_of_each_alone():
+    z = torch.randn(50, 3, 2, dtype=torch.float64).unsqueeze(3).requires_grad_()
+    act = CQReLU(4, [0.5, 1.3, 6.0], "round", True, [0.1, -0.3, 2.0]).double()
+    weight = torch.randn(z.shape, dtype=torch.float64)
+    (act(z) * weight).sum().backward()
+    for c in range(3):
+        x = (z.detach()[:, c] + act.shift[c].detach()).requires_grad_()
+        alone = CQReLU(4, act.threshold[c].item(), "round", learnable=True).double()
+        (alone(x) * weight[:, c]).sum().backward()
+        assert torch.equal(z.grad[:, c], x.grad)
+        torch.testing.assert_close(act.threshold.grad[c], alone.threshold.grad, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(act.shift.grad[c], x.grad.sum(), rtol=1e-12, atol=1e-12)
+    assert act.threshold.grad.shape == act.shift.grad.shape == (3,)
+
+
+def test_state_dict_of_channels():
+    assert list(CQReLU(4, [1.0, 2.0]).state_dict()) == ["threshold"]
+    assert list(CQReLU(4, learnable=True).state_dict()) == ["threshold"]
+    act = CQReLU(4, [1.0, 2.0], learnable=True, shift=0.5)
+    assert list(act.state_dict()) == ["threshold", "shift"]
+    assert {name for name, _ in act.named_parameters()} == {"threshold", "shift"}
+    assert not list(CQReLU(4, [1.0, 2.0], shift=0.5).parameters())
+    assert "threshold=1..2 of 2 channels, shift=0.5" in repr(act)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"threshold": [1.0, 0.0]}, "threshold must be finite and greater than 0, one for all or one a channel"),
+        ({"threshold": []}, "threshold"),
+        ({"threshold": [[1.0]]}, "threshold"),
+        ({"threshold": [1.0, math.inf]}, "threshold"),
+        ({"shift": math.nan}, "shift must be finite, one for all or one a channel"),
+        ({"shift": [0.0, -math.inf]}, "shift"),
+        ({"shift": [[0.0]]}, "shift"),
+    ],
+)
+def test_invalid_channels(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CQReLU(4, **arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"threshold": [1.0, 2.0]}, {"shift": [0.5]}])
+@pytest.mark.parametrize("shape", [(5, 3), (5, 3, 2, 2), (5, 2, 3), (5, 1), (5,)])
+def test_channels_of_another_number(arguments, shape):
+    if shape == (5, 1) and "shift" in arguments:
+        assert CQReLU(4, **arguments)(torch.zeros(shape)).shape == shape
+        return
+    with pytest.raises(ValueError, match=r"CQReLU of \d channels on an input of shape \(5,"):
+        CQReLU(4, **arguments)(torch.zeros(shape))

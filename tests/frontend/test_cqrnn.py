@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from models import Model, kinds, randomize
+from random_models import by_channel
 from torch import nn
 
 import lava_casc
@@ -231,6 +232,7 @@ REFUSED = [
     (lambda self, x: self.r(self.e(x)).mean(1, keepdim=True), r"mean\(\) is not supported: of a sequence"),
     (lambda self, x: self.r(self.e(x)).mean((1, 2)), r"mean\(\) is not supported: of a sequence"),
     (lambda self, x: self.a(self.r(self.e(x)).mean(1)), "a: CQReLU of the mean over a sequence is not supported. O"),
+    (lambda self, x: torch.relu(self.r(self.e(x))).mean(1), "relu: ReLU of a sequence is not supported. Each"),
     (lambda self, x: self.n(self.r(self.e(x))).mean(1), "n: BatchNorm1d of a sequence is not supported. Each"),
     (lambda self, x: self.r(self.e(x)).flatten(1), "flatten: Flatten of a sequence is not supported"),
     (lambda self, x: torch.cat([self.e(x), self.e(x)], 1).mean(1), "cat: concatenate of a sequence is not supported"),
@@ -334,6 +336,29 @@ def test_a_dyadic_model_is_exact_on_every_neuron_of_every_phase(seed, levels):
     total = real["head"].numpy() * 9
     np.testing.assert_allclose(network.outputs(truth.logits, 9)["head"] * 9, total, rtol=1e-12, atol=1e-12)
     assert np.array_equal(np.rint(total / network.readouts[0].scale), truth.logits)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_thresholds_and_shifts_of_channels(seed, tmp_path):
+    """Those of a recurrent layer scale what it receives of its own past, too."""
+    rng = np.random.default_rng(500 + seed)
+    model = by_channel(random_text_model(rng), (PHASES,), rng)
+    assert any(m.activation.threshold.dim() or m.activation.shift is not None for m in rnns(model))
+    save_model(tmp_path / "words.pt", model, spec_of())
+    graph = load_checkpoint(tmp_path / "words.pt").graph
+    x = graph.random_inputs(5, torch.Generator().manual_seed(seed), 8)
+    with torch.no_grad():
+        assert torch.equal(GraphModel(graph).eval()(x), model(x))
+        truth = GraphModel(graph).double().eval()(x)
+    network = fold(graph)
+    found = evaluate(network, x)
+    torch.testing.assert_close(found[network.layers[-1].name], truth, rtol=1e-9, atol=1e-9)
+    integers, _ = quantize(network, spec_of(), read_hardware())
+    assert_spikes_are_exact(integers, rng.integers(0, VOCABULARY, (3, 7)))
+
+
+def rnns(model):
+    return [module for module in model.modules() if isinstance(module, CQRNN)]
 
 
 @pytest.mark.parametrize("seed", range(24))

@@ -1,6 +1,7 @@
 """One test a rewrite: a tiny network before == after in float64, and the layers that it must become."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -648,3 +649,121 @@ def test_an_average_that_something_else_reads_stays():
     x = torch.rand(3, 1, 5, 4, dtype=torch.float64)
     folded = fold(trace(model, (1, 5, 4)))
     assert torch.allclose(evaluate(folded, x)[folded.layers[-1].name], model(x), rtol=0, atol=1e-12)
+
+
+# Thresholds and shifts of channels
+
+
+def own(channels, shift=True, levels=4):
+    """Return a CQReLU with thresholds of its channels, and shifts."""
+    steps = torch.arange(channels)
+    return CQReLU(levels, 0.3 + 0.25 * (steps % 5), "round", shift=0.3 * torch.cos(steps.float()) if shift else None)
+
+
+#: Name, body, the layers before the final Dense.
+CHANNELS = {
+    "convolutions": ([nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), own(4), nn.Conv2d(4, 5, 2), own(5)], [["conv"], ["conv"]]),
+    "depthwise behind": ([own(3), nn.Conv2d(3, 6, 2, groups=3), own(6)], [["conv"], ["conv"]]),
+    "max pool before": ([nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), own(4)], [["conv"], "pool"]),
+    "max pool behind": ([nn.Conv2d(3, 4, 3), own(4), nn.MaxPool2d(2)], [["conv"], "pool"]),
+    "max pools": ([own(3), nn.MaxPool2d(2), nn.MaxPool2d(2, 1), own(3)], [["conv"], "pool", "pool", ["conv"]]),
+    "average behind": ([own(3), nn.AvgPool2d(2), nn.Conv2d(3, 4, 2), own(4)], [["conv"], ["conv"]]),
+    "mean behind": ([own(3), nn.AdaptiveAvgPool2d(1)], [["conv"]]),
+    "norm behind": ([own(3), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 2, padding=1), own(4)], [["conv"], ["conv"]]),
+    "vectors": ([nn.Flatten(), nn.Linear(144, 6), own(6), nn.Linear(6, 5), own(5)], [["dense"], ["dense"]]),
+    "features of a flattened image": ([nn.Conv2d(3, 2, 3), nn.Flatten(), own(48)], [["dense"]]),
+    "shifts of a flattened image": (
+        [nn.Conv2d(3, 2, 3), nn.Flatten(), CQReLU(4, 0.9, "round", shift=torch.arange(48) / 64)],
+        [["conv"]],
+    ),
+    "equal thresholds of a flattened image": (
+        [nn.Conv2d(3, 2, 3), nn.Flatten(), CQReLU(4, torch.full((48,), 0.9), "round")],
+        [["conv"]],
+    ),
+    "flattened behind": ([nn.Conv2d(3, 2, 3), own(2), nn.Flatten(), nn.Linear(48, 4), own(4)], [["conv"], ["dense"]]),
+    "an uneven average before": ([own(3), nn.AdaptiveAvgPool2d((4, 3)), own(3)], [["conv"], ["dense"]]),
+    "thresholds alone": ([own(3, shift=False), nn.Conv2d(3, 4, 2), own(4, shift=False)], [["conv"], ["conv"]]),
+}
+
+
+@pytest.mark.parametrize("case", CHANNELS)
+def test_channels(case):
+    body, wanted = CHANNELS[case]
+    network = unchanged(ready(head(*body)))
+    assert [kinds for _, kinds in layers(network)][:-1] == wanted
+    neurons = [layer for layer in network.layers if isinstance(layer, FloatNeurons)]
+    assert all(layer.ratio.max() == 1 and layer.ratio.min() > 0 for layer in neurons)
+
+
+def test_channels_of_branches():
+    def run(s, x):
+        y = s.a(s.c(x))
+        return s.h(s.e(s.d(s.b(s.c(x) + y) + y)).flatten(1))
+
+    parts = {"c": nn.Conv2d(3, 3, 3, padding=1), "a": own(3), "b": own(3), "d": own(3), "e": nn.MaxPool2d(2)}
+    unchanged(Model(run, **parts, h=nn.Linear(36, 2)))
+
+
+def test_channels_of_a_concatenation():
+    """The channels of the CQReLU go to the parts in order; each part shares its own greatest threshold."""
+    pools = {"p": nn.MaxPool2d(2), "q": nn.MaxPool2d(2)}
+    parts = {"c": nn.Conv2d(3, 4, 1), "d": nn.Conv2d(3, 2, 1), "a": own(4), "b": own(6), **pools}
+    model = Model(
+        lambda s, x: s.h(s.p(s.b(torch.cat([s.a(s.c(x)), s.d(x)], 1))).flatten(1)), **parts, h=nn.Linear(72, 2)
+    )
+    network = unchanged(model)
+    thresholds = [layer.threshold * layer.ratio for layer in network.layers if isinstance(layer, FloatNeurons)]
+    np.testing.assert_allclose(np.concatenate(thresholds[1:]), parts["b"].threshold.numpy(), rtol=1e-7)
+    assert [len(values) for values in thresholds] == [4, 4, 2]
+    # Pools before the CQReLU, of a concatenation of one pooled part and one that is not.
+    waiting = Model(
+        lambda s, x: s.h(s.b(torch.cat([s.p(s.c(x)), s.q(s.d(x))], 1)).flatten(1)), **parts, h=nn.Linear(72, 2)
+    )
+    network = unchanged(waiting)
+    assert [kind for _, kind in layers(network)] == [["conv"], "pool", ["conv"], "pool", ["dense", "dense"]]
+
+
+def test_a_max_pool_of_a_scaled_activation_stays_one_layer():
+    """A factor greater than 0 commutes with the maximum; of a negative one, it would be a minimum."""
+    act, norm = CQReLU(4, [0.5, 0.9, 0.7], "round"), nn.Conv2d(3, 3, 1, groups=3, bias=False)
+    norm.weight.data = torch.tensor([0.5, 2.0, 1.0]).reshape(3, 1, 1, 1)
+    network = unchanged(ready(head(act, norm, nn.MaxPool2d(2))))
+    assert [kind for _, kind in layers(network)][:-1] == [["conv"], "pool"]
+    norm.weight.data[1] = -2.0
+    with pytest.raises(UnsupportedModelError, match="a max pool of something that is no activation"):
+        fold(trace(ready(head(act, norm, nn.MaxPool2d(2))), IMAGE))
+
+
+def test_thresholds_of_a_flattened_image_too_large_for_a_matrix():
+    body = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.Flatten(), own(8192), nn.Linear(8192, 2))
+    with pytest.raises(UnsupportedModelError, match=r"^2: CQReLU follows input .* matrix of 8192 x 12288 would be too"):
+        fold(trace(body, (3, 64, 64)))
+
+
+@pytest.mark.parametrize("break_it", ["ratio", "shift", "threshold", "reader"])
+def test_the_check_of_folding_sees_wrong_channels(break_it):
+    graph = trace(nn.Sequential(nn.Conv2d(3, 4, 3), own(4), nn.Conv2d(4, 2, 3), own(2), nn.Flatten()), IMAGE)
+    network = fold(graph)
+    changed = list(network.layers)
+    if break_it == "reader":
+        weight = changed[1].synapses[0].weight / changed[0].ratio.reshape(1, -1, 1, 1)
+        changed[1] = replace(changed[1], synapses=(replace(changed[1].synapses[0], weight=weight),))
+    elif break_it == "threshold":
+        changed[0] = replace(changed[0], ratio=changed[0].ratio[::-1].copy())
+    else:
+        changed[0] = replace(changed[0], **{break_it: getattr(changed[0], break_it) * 1.001})
+    with pytest.raises(AssertionError, match="folding changed the function"):
+        sys.modules["lava_casc.frontend.fold"]._check(replace(network, layers=tuple(changed)), graph, 2)
+
+
+@pytest.mark.parametrize(
+    ("act", "name"), [(nn.ReLU(), "ReLU"), (nn.ReLU6(), "Hardtanh"), (nn.Hardtanh(0, 2.0), "Hardtanh")]
+)
+def test_activations_without_levels_are_refused_by_name(act, name):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), CQReLU(4), nn.Sequential(nn.Conv2d(4, 4, 3), act), nn.Flatten())
+    message = rf"^2\.1: {name} has no levels for spikes to count. Calibrate .* lava-casc calibrate, or .*replace_relu"
+    with pytest.raises(UnsupportedModelError, match=message):
+        fold(trace(model, IMAGE))
+    functional = Model(lambda s, x: F.relu(s.c(x)), c=nn.Conv2d(3, 4, 3))
+    with pytest.raises(UnsupportedModelError, match=r"^relu: ReLU has no levels"):
+        fold(trace(functional, IMAGE))

@@ -273,6 +273,30 @@ def test_diverged_training_is_said_and_not_kept(tmp_path):
     )
 
 
+def test_thresholds_of_channels_learn_slowly_and_their_shifts_as_biases():
+    model = _model()
+    model[3] = CQReLU(4, torch.linspace(0.5, 2, 8), "round", True, torch.linspace(-0.1, 0.1, 8))
+    groups = parameter_groups(model, 0.3)
+    assert [len(group["params"]) for group in groups] == [2, 4, 1]
+    assert groups[2]["params"][0] is model[3].threshold
+    assert any(p is model[3].shift for p in groups[1]["params"])
+    before = model[3].threshold.detach().clone(), model[3].shift.detach().clone()
+    fit(model, _batches, _loss, epochs=2, steps_per_epoch=STEPS, learning_rate=0.1)
+    assert bool((model[3].threshold != before[0]).all())
+    assert bool((model[3].shift != before[1]).all())
+
+
+def test_one_threshold_of_many_that_turns_negative_is_said():
+    model = _model()
+    model[3] = CQReLU(4, torch.linspace(0.5, 2, 8), "round", True)
+
+    def loss(model, batch):
+        return {"loss": _loss(model, batch)["loss"] + 1e3 * model[3].threshold[5]}
+
+    with pytest.raises(UnsupportedModelError, match=r"3: its threshold \(-.+\) is not positive after epoch 1"):
+        fit(model, _batches, loss, epochs=2, steps_per_epoch=STEPS, learning_rate=0.1)
+
+
 def test_a_threshold_that_turns_negative_is_said_at_once():
     def loss(model, batch):
         return {"loss": _loss(model, batch)["loss"] + 1e3 * model[3].threshold}
