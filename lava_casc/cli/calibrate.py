@@ -99,7 +99,7 @@ def calibrate(
         made = _calibrated(checkpoint, images, calibration, about)
         row = scored(made, *tested)
         if finetune_epochs:
-            made = _finetuned(made, dataset, finetune_epochs, learning_rate, seed, device)
+            made = finetuned(made, dataset, finetune_epochs, learning_rate, seed, device)
             row |= {f"finetuned_{key}": value for key, value in scored(made, *tested).items()}
         about = {**made.about, "test_accuracy": row["finetuned_float" if finetune_epochs else "float"]}
         _save(paths[n], replace(made, about=about))
@@ -160,7 +160,7 @@ def _calibrated(checkpoint: Checkpoint, images: NDArray, calibration: Calibratio
     return replace(checkpoint, graph=graph, examples=examples, about={**kept, **settings, **about})
 
 
-def _finetuned(
+def finetuned(
     checkpoint: Checkpoint, dataset: Dataset, epochs: int, learning_rate: float, seed: int, device: str
 ) -> Checkpoint:
     """Return the checkpoint after some epochs of training, thresholds and shifts included."""
@@ -224,9 +224,12 @@ def _print(found: dict[str, Any]) -> None:
                 spikes = f"{row[f'{prefix}certified']} of {row[f'{prefix}verified']}"
                 rows.append([name, f"{row[f'{prefix}float']:.2%}", f"{row[f'{prefix}integer']:.2%}", spikes])
     how = "a channel" if found["per_channel"] else "a layer"
-    console.table(
+    console.out.print(
         f"{found['data']}: {found['method']}, a threshold {how}, {found['samples']} training samples; "
-        f"accuracy on {found['test_samples']} test samples",
+        f"accuracy on {found['test_samples']} test samples"
+    )
+    console.table(
+        f"{found['model']}",
         ["network", "float", "8-bit weights", "spikes certified"],
         rows,
     )

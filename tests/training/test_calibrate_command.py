@@ -1,0 +1,222 @@
+"""`lava-casc calibrate` and `train --activation relu` on the digits: from an ordinary network to certified spikes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lava_casc import cli
+from lava_casc.errors import CascError, DataError, UnsupportedModelError
+from lava_casc.frontend import (
+    Calibration,
+    CQReLU,
+    InputSpec,
+    calibrate,
+    load_checkpoint,
+    load_model,
+    replace_relu,
+    save_model,
+)
+from lava_casc.frontend.calibrate import spread
+from lava_casc.netx import read
+from lava_casc.pipeline import Options, convert, export
+from lava_casc.reference import forward, simulate
+from lava_casc.training import build, evaluate, load_dataset, train_checkpoint
+
+pytest.importorskip("sklearn")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def relu(data, tmp_path_factory):
+    """Return the path of an ordinary network, trained for a few seconds."""
+    path = tmp_path_factory.mktemp("calibrate") / "relu.pt"
+    result = train_checkpoint(path, data, activation="relu", epochs=12)
+    assert result.accuracy > 0.9
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(relu):
+    """Return what the command says of 2 and 8 levels, with an epoch of fine-tuning."""
+    return casc("calibrate", relu, "--levels", "8,2", "--finetune-epochs", 2, "--samples", 300, "--json")
+
+
+def casc(*arguments, code=0, said=None):
+    """Run the command line here; return its JSON, or the line that it refuses with."""
+    with cli.console.out.capture() as out, cli.console.err.capture() as err:
+        try:
+            cli.app([str(argument) for argument in arguments], standalone_mode=False)
+            ended = 0
+        except SystemExit as exit_:
+            ended = exit_.code
+    assert ended == code, err.get()
+    return json.loads(out.get()) if "--json" in arguments and not code else (err if code else out).get()
+
+
+def refused(*arguments):
+    lines = [line for line in casc(*arguments, code=2).splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_relu_network_is_trained_and_refused_by_everything_else(relu, data, tmp_path):
+    checkpoint = load_checkpoint(relu)
+    assert {op.kind for op in checkpoint.graph.operations} >= {"ReLU"}
+    assert "CQReLU" not in {op.kind for op in checkpoint.graph.operations}
+    assert checkpoint.about["activation"] == "relu"
+    assert "levels" not in checkpoint.about
+    assert (
+        evaluate(checkpoint.model, data.test_images, data.test_labels, data.scale) == checkpoint.about["test_accuracy"]
+    )
+    for command in (["export", relu, "-o", tmp_path / "x.net"], ["evaluate", relu], ["export", relu, "--levels", 4]):
+        line = refused(*command)
+        assert "activation1: ReLU has no levels for spikes to count. Calibrate the checkpoint with lava-casc" in line
+    assert not (tmp_path / "x.net").exists()
+    with pytest.raises(UnsupportedModelError, match="activation1: ReLU has no levels"):
+        convert(load_model(relu), data.shape)
+
+
+def test_the_command_recovers_what_the_network_could(found, relu, data):
+    assert found["relu"] == load_checkpoint(relu).about["test_accuracy"]
+    assert (found["samples"], found["test_samples"], found["data"]) == (300, 360, "digits")
+    assert (found["method"], found["per_channel"], found["bias_correction"]) == ("distribution", True, True)
+    two, eight = found["levels"]["2"], found["levels"]["8"]
+    assert eight["float"] > found["relu"] - 0.03
+    assert eight["integer"] > found["relu"] - 0.03
+    assert two["finetuned_float"] > two["float"] + 0.005  # two levels lose something, and training brings it back
+    assert two["verified"] == two["certified"] == eight["verified"] == eight["certified"] == 16
+
+
+def test_its_checkpoint_is_what_was_scored_and_runs_as_spikes(found, relu, data, tmp_path):
+    row = found["levels"]["8"]
+    assert row["file"] == str(relu.with_name("relu-L8.pt"))
+    checkpoint = load_checkpoint(row["file"])
+    assert evaluate(checkpoint.model, data.test_images, data.test_labels, data.scale) == row["finetuned_float"]
+    about = checkpoint.about
+    assert about["test_accuracy"] == row["finetuned_float"]
+    assert (about["levels"], about["calibration"], about["calibration_samples"]) == (8, "distribution", 300)
+    assert (about["finetune_epochs"], about["dataset"], about["architecture"]) == (2, "digits", "digits")
+    acts = [module for module in checkpoint.model.modules() if isinstance(module, CQReLU)]
+    assert {(act.levels, act.rounding, act.learnable, act.threshold.dim()) for act in acts} == {(8, "round", True, 1)}
+    conversion = export(row["file"], tmp_path / "relu.net", Options())
+    assert conversion.verification.certified == conversion.verification.samples == 16
+    network = read(tmp_path / "relu.net")
+    record = simulate(network, data.test_images[:60])
+    assert record.all_certified
+    assert np.array_equal(record.logits, forward(network, data.test_images[:60]).logits)
+    whole = forward(network, data.test_images).logits.argmax(1)
+    assert (whole == data.test_labels).mean() == row["finetuned_integer"]
+    evaluated = casc("evaluate", row["file"], "--samples", 40, "--json")
+    assert evaluated["certified_samples"] == 40
+
+
+def test_the_untrained_scores_are_those_of_the_library(found, relu, data):
+    checkpoint = load_checkpoint(relu)
+    images = data.train_images[spread(len(data.train_images), 300)]
+    graph = calibrate(checkpoint, images, Calibration(2))
+    from lava_casc.frontend import GraphModel
+
+    accuracy = evaluate(GraphModel(graph).eval(), data.test_images, data.test_labels, data.scale)
+    assert accuracy == found["levels"]["2"]["float"]
+
+
+def test_its_table_and_the_name_of_a_single_file(relu, tmp_path, capsys):
+    said = casc("calibrate", relu, "--levels", 4, "--method", "percentile", "--percentile", 99, "--per-layer",
+                "--no-bias-correction", "--test-samples", 50, "-o", tmp_path / "mine.pt")  # fmt: skip
+    table = capsys.readouterr().out
+    assert all(part in table for part in ("as it is", "L = 4", "16 of 16", "8-bit weights"))
+    assert "digits: percentile, a threshold a layer, 512 training samples; accuracy on 50 test samples" in said
+    assert f"wrote {tmp_path / 'mine.pt'}" in said
+    checkpoint = load_checkpoint(tmp_path / "mine.pt")
+    assert (checkpoint.about["percentile"], checkpoint.about["per_channel"]) == (99, False)
+    acts = [module for module in checkpoint.model.modules() if isinstance(module, CQReLU)]
+    assert all(act.shift is None and act.threshold.dim() == 0 for act in acts)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.pt"]
+
+
+def test_a_calibrated_checkpoint_can_be_calibrated_again(found, relu, tmp_path):
+    again = casc("calibrate", relu.with_name("relu-L8.pt"), "--levels", "4,16", "-o", tmp_path / "x.pt", "--json")
+    assert again["relu"] == found["levels"]["8"]["finetuned_float"]
+    assert again["levels"]["16"]["float"] > again["relu"] - 0.03
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x-L16.pt", "x-L4.pt"]
+
+
+def test_the_scale_is_the_checkpoints_own(data, tmp_path):
+    """A user's model may take the integers themselves; scoring and training must feed it these."""
+    model = build("digits", channels=1, activation="relu")
+    with torch.no_grad():
+        model.conv1.weight /= 16
+    save_model(tmp_path / "a.pt", model.eval(), InputSpec(data.shape, 0, 16, 1.0), about={"dataset": "digits"})
+    with torch.no_grad():
+        model.conv1.weight *= 16
+    save_model(tmp_path / "b.pt", model.eval(), data.spec, about={"dataset": "digits"})
+    a, b = (
+        casc("calibrate", tmp_path / name, "--samples", 64, "--finetune-epochs", 1, "--test-samples", 99, "--json")
+        for name in ("a.pt", "b.pt")
+    )
+    assert a["relu"] == b["relu"]
+    assert a["levels"]["8"]["float"] == pytest.approx(b["levels"]["8"]["float"], abs=0.05)
+
+
+def test_refusals_of_calibrate(relu, data, tmp_path):
+    assert "--levels 'x': give integers and commas" in refused("calibrate", relu, "--levels", "x")
+    assert "--levels '4,0': levels must be at least 1" in refused("calibrate", relu, "--levels", "4,0")
+    assert "would replace the model. Give another -o" in refused("calibrate", relu, "--levels", 8, "-o", relu)
+    assert "its folder does not exist" in refused("calibrate", relu, "-o", tmp_path / "no/x.pt")
+    assert "no such file" in refused("calibrate", tmp_path / "no.pt")
+    assert "data set 'mnist' is not known" in refused("calibrate", relu, "--data", "mnist")
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 10)).eval()
+    save_model(tmp_path / "unknown.pt", model, data.spec)
+    assert "does not say what it was trained on. Give --data NAME" in refused("calibrate", tmp_path / "unknown.pt")
+    assert casc("calibrate", tmp_path / "unknown.pt", "--data", "digits", "--json")["data"] == "digits"
+    save_model(tmp_path / "wide.pt", model, InputSpec(data.shape, 0, 16, 0.1), about={"task": "detection"})
+    assert "is for detection, and calibrate scores classifiers" in refused("calibrate", tmp_path / "wide.pt")
+    model[3] = nn.Linear(72, 7)
+    save_model(tmp_path / "seven.pt", model, data.spec)
+    line = refused("calibrate", tmp_path / "seven.pt", "--data", "digits")
+    assert "does not answer with the 10 classes of digits" in line
+    other = nn.Sequential(nn.Flatten(), nn.Linear(36, 10), nn.ReLU()).eval()
+    save_model(tmp_path / "small.pt", other, InputSpec((1, 6, 6)))
+    line = refused("calibrate", tmp_path / "small.pt", "--data", "digits")
+    assert "takes (1, 6, 6), but the images of digits are (1, 8, 8)" in line
+    save_model(tmp_path / "linear.pt", nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), data.spec)
+    assert "has no ReLU to calibrate" in refused("calibrate", tmp_path / "linear.pt", "--data", "digits")
+    assert not list(tmp_path.glob("*-L8.pt")) or [p.name for p in tmp_path.glob("*-L8.pt")] == ["unknown-L8.pt"]
+
+
+def test_refusals_of_train(tmp_path):
+    train = ("train", "--activation", "relu", "-o", tmp_path / "x.pt")
+    assert "--levels is no option of --activation relu. Leave it out." in refused(*train, "--levels", 4)
+    assert "--rounding is no option of --activation relu" in refused(*train, "--rounding", "floor")
+    for task in ("detection", "text"):
+        assert f"--activation is no option of --task {task}" in refused(*train, "--task", task)
+    with pytest.raises(DataError, match="activation 'tanh' is not known. Choose one of cqrelu, relu"):
+        build("digits", channels=1, activation="tanh")
+    assert issubclass(DataError, CascError)
+
+
+def test_relu_and_cqrelu_networks_have_the_same_weights():
+    plain, quantized = build("digits", channels=1, activation="relu"), build("digits", channels=1)
+    wanted = quantized.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in plain.state_dict().items())
+    assert set(wanted) - set(plain.state_dict()) == {
+        f"{n}.threshold" for n, m in quantized.named_modules() if isinstance(m, CQReLU)
+    }
+    assert {type(m) for m in replace_relu(plain, 8).modules()} == {type(m) for m in quantized.modules()}
