@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=512, help="Training samples to calibrate on.")
     parser.add_argument("--test-samples", type=int, default=1000)
     parser.add_argument("--finetune-epochs", type=int, default=0, help="Also fine-tune the command's default.")
-    parser.add_argument("--learning-rate", type=float, default=0.005)
+    parser.add_argument("--learning-rate", type=float, default=0.01)
     parser.add_argument("--json", type=Path, required=True, help="Results so far, and those of this run.")
     parser.add_argument("--page", type=Path, help="Write the tables between the marks of this page.")
     options = parser.parse_args()

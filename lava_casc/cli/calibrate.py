@@ -53,7 +53,7 @@ def calibrate(
     ] = 0,
     learning_rate: Annotated[
         float, typer.Option("--learning-rate", min=0.0, help="Of the fine-tuning's start; it falls as a cosine.")
-    ] = 0.005,
+    ] = 0.01,
     device: Annotated[
         Device, typer.Option("--device", help="Of the fine-tuning; auto: CUDA where there is a device.")
     ] = "auto",
@@ -127,7 +127,7 @@ def _path(base: Path, levels: int, exact: bool) -> Path:
 
 def _dataset(model: Path, checkpoint: Checkpoint, name: str | None, load: Any) -> Dataset:
     """Return the data set, in the scale that the model takes, if the model is a classifier of its images."""
-    import torch
+    from lava_casc.frontend import real_outputs
 
     task, known = checkpoint.about.get("task", "classification"), checkpoint.about.get("dataset")
     if task != "classification":
@@ -139,9 +139,8 @@ def _dataset(model: Path, checkpoint: Checkpoint, name: str | None, load: Any) -
         raise DataError(
             f"{model}: takes {checkpoint.input.shape}, but the images of {dataset.name} are {dataset.shape}."
         )
-    with torch.no_grad():
-        answer = checkpoint.model(torch.zeros(1, *dataset.shape))
-    if not isinstance(answer, torch.Tensor) or answer.shape != (1, len(dataset.classes)):
+    answers = real_outputs(checkpoint.model, dataset.test_images[:1], checkpoint.input)
+    if [answer.shape for answer in answers] != [(1, len(dataset.classes))]:
         raise DataError(f"{model}: does not answer with the {len(dataset.classes)} classes of {dataset.name}.")
     return replace(dataset, scale=checkpoint.input.scale)
 

@@ -905,9 +905,9 @@ def _check(network: FloatNetwork, graph: Graph, samples: int) -> None:
     x = x if graph.vocabulary else x.double()
     truth = _truth(graph, x)
     values = {INPUT: x if network.vocabulary is None else F.one_hot(x.flatten(), network.vocabulary).double()}
+    remembered = {layer.name: layer for layer in network.layers if isinstance(layer, FloatNeurons)}
     for memory in network.memories:
-        neurons = next(layer for layer in network.layers if layer.name == memory.source)
-        assert isinstance(neurons, FloatNeurons)
+        neurons = remembered[memory.source]
         states = neurons.activation_for(truth[neurons.activation]).unflatten(0, x.shape)
         values[memory.name] = F.pad(states, (0, 0, 1, -1)).flatten(0, 1)
     for layer in network.layers:

@@ -6,13 +6,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lava_casc.frontend.checkpoint import InputSpec
 from lava_casc.network import Input, Tokens
 
 #: Samples that the model takes at a time.
 BATCH = 32
 
 
-def real_outputs(model: nn.Module, samples: NDArray, entry: Input | Tokens) -> list[NDArray]:
+def real_outputs(model: nn.Module, samples: NDArray, entry: Input | Tokens | InputSpec) -> list[NDArray]:
     """Return the model's outputs, each (N, ...), for samples (N, ...) of integers as `entry` has them."""
     parts = []
     with torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lava_casc import cli
+from lava_casc.cli.calibrate import _dataset
 from lava_casc.errors import CascError, DataError, UnsupportedModelError
 from lava_casc.frontend import (
     Calibration,
@@ -168,11 +169,12 @@ def test_the_scale_is_the_checkpoints_own(data, tmp_path):
         model.conv1.weight *= 16
     save_model(tmp_path / "b.pt", model.eval(), data.spec, about={"dataset": "digits"})
     a, b = (
-        casc("calibrate", tmp_path / name, "--samples", 64, "--finetune-epochs", 1, "--test-samples", 99, "--json")
-        for name in ("a.pt", "b.pt")
+        casc("calibrate", tmp_path / name, "--samples", 64, "--test-samples", 99, "--json") for name in ("a.pt", "b.pt")
     )
     assert a["relu"] == b["relu"]
     assert a["levels"]["8"]["float"] == pytest.approx(b["levels"]["8"]["float"], abs=0.05)
+    checkpoint = load_checkpoint(tmp_path / "a.pt")
+    assert _dataset(tmp_path / "a.pt", checkpoint, None, load_dataset).scale == 1.0  # that of the fine-tuning
 
 
 def test_refusals_of_calibrate(relu, data, tmp_path):
