@@ -111,8 +111,8 @@ class CQReLU(nn.Module):
             There are not as many thresholds or shifts as channels.
         """
         if self.shift is not None:
-            z = z + _beside(self.shift, z)
-        return _StraightThrough.apply(z, _beside(self.threshold, z), self.levels, PHASES[self.rounding])
+            z = z + beside(self.shift, z)
+        return _StraightThrough.apply(z, beside(self.threshold, z), self.levels, PHASES[self.rounding])
 
     def extra_repr(self) -> str:
         """Return the arguments for the module's repr."""
@@ -130,7 +130,7 @@ def _a_channel(name: str, given: float | Sequence[float] | torch.Tensor, low: fl
     return torch.tensor(value.tolist())  # on the device that new modules are made on
 
 
-def _beside(value: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+def beside(value: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     """Return a value for all channels of `z`, or one for each, so that it broadcasts against `z`."""
     value = value.to(z.dtype)
     if value.dim() == 0:

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from lava_casc.frontend.cqrelu import PHASES, CQReLU
+from lava_casc.frontend.cqrelu import PHASES, CQReLU, beside
 
 Batch = TypeVar("Batch")
 
@@ -194,7 +194,7 @@ class _Neurons:
             self.spikes.append(torch.zeros_like(z))
         self.call += 1
         self.received[i] += z
-        self.potential[i] += z
+        self.potential[i] += z if self.module.shift is None else z + beside(self.module.shift, z)
         fires = (self.potential[i] >= top).to(z.dtype)
         self.potential[i] -= top * fires
         self.spikes[i] += fires
@@ -240,4 +240,4 @@ def _activations(model: nn.Module) -> dict[str, CQReLU]:
 
 
 def _top(module: CQReLU, value: torch.Tensor) -> torch.Tensor:
-    return module.threshold.to(value.dtype)
+    return beside(module.threshold, value)

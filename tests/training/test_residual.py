@@ -55,6 +55,16 @@ def test_a_neuron_with_constant_input_by_hand():
     assert spiking(CQReLU(4, 2.0), torch.tensor([[0.75]]), 3)[0].flatten().tolist() == pytest.approx([0, 0, 2 / 3])
 
 
+def test_channels_have_thresholds_and_shifts_of_their_own():
+    """A threshold of 2 and a shift of 0.5 make of 0.25 what 0.75 is without; the other channel spikes at 1."""
+    model = CQReLU(4, [2.0, 1.0], "round", shift=[0.5, 0.0])
+    z = torch.tensor([[0.25, 0.75]])
+    # From u = 1 and 0.5: 1.75 and 1.25, a spike; 2.5, a spike, and 0.25 + 0.75 = 1, a spike.
+    assert spiking(model, z, 2)[0].tolist() == [[[0.0, 1.0]], [[1.0, 1.0]]]
+    # 0.75 of 2 rounds to 2 of 4 levels, a half, as the rate; 0.75 of 1 is 3 levels, and the rate is 4.
+    assert residual_errors(model, z, 2)[""] == pytest.approx(0.5**0.5)
+
+
 def test_a_layer_is_not_charged_with_what_its_inputs_got_wrong():
     first, second = CQReLU(2, 1.0), CQReLU(2, 1.0)
     model = nn.Sequential(first, second)
