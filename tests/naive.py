@@ -152,13 +152,13 @@ class Run:
     certified: bool = False
 
 
-def cif(u, y, threshold, levels, burst, signed=True):
-    """Return one neuron's potential, count and spike, unit by unit."""
+def cif(u, y, threshold, levels, burst, signed=True, below=0):
+    """Return one neuron's potential, count and spike, unit by unit; it takes back at a share `below` of its threshold."""
     spike = 0
     while u >= threshold and y < levels and spike < burst:
         u, y, spike = u - threshold, y + 1, spike + 1
     if spike == 0 and signed:
-        while u < 0 and y > 0 and spike > -burst:
+        while (u <= -below * threshold if below else u < 0) and y > 0 and spike > -burst:
             u, y, spike = u + threshold, y - 1, spike - 1
     return u, y, spike
 
@@ -174,12 +174,16 @@ def naive_phases(network, sequence, schedule, signed=True, sleeps=True):
     return runs
 
 
-def naive_simulate(network, image, schedule, signed=True, sleeps=True):
-    """Run one sample through the whole period of `schedule`, or an ablation of it."""
-    return _simulate(Wiring(network), {network.input.name: flat(image)}, schedule, signed, sleeps)
+def naive_simulate(network, image, schedule, signed=True, sleeps=True, **how):
+    """Run one sample through the whole period of `schedule`, or an ablation of it.
+
+    `how` may hold the share of its threshold that a neuron starts with (`initial`) or takes back at (`below`), and by
+    layer which neurons are `silenced`.
+    """
+    return _simulate(Wiring(network), {network.input.name: flat(image)}, schedule, signed, sleeps, **how)
 
 
-def _simulate(wiring, entries, schedule, signed=True, sleeps=True):
+def _simulate(wiring, entries, schedule, signed=True, sleeps=True, initial=None, below=0, silenced=None):
     network, wake = wiring.network, schedule.wake_steps
     # What a memory has heard through all of a phase that never slept it says through all of the next.
     pace = {name: wake if sleeps or name == network.input.name else schedule.period for name in entries}
@@ -200,7 +204,10 @@ def _simulate(wiring, entries, schedule, signed=True, sleeps=True):
             share[name] = [abs(b) // wake * (1 if b > 0 else -1) for b in bias]
             u[name] = [b - wake * s for b, s in zip(bias, share[name], strict=True)]
             if not isinstance(layer, Readout):
-                u[name] = [a + b for a, b in zip(u[name], each(layer.initial, shape), strict=True)]
+                own = each(layer.initial, shape)
+                if initial is not None:
+                    own = [int(initial * threshold // 1) for threshold in each(layer.threshold, shape)]
+                u[name] = [a + b for a, b in zip(u[name], own, strict=True)]
     settled = max(wake + 1, *(t + wake - 1 for t in bias_from.values()), *release.values())
     emitted = {name: [0] * wiring.size(name) for name in network.shapes}
     readouts = [readout.name for readout in network.readouts]
@@ -230,6 +237,8 @@ def _simulate(wiring, entries, schedule, signed=True, sleeps=True):
             emitted[name] = [0] * wiring.size(name)
             if step >= release[name]:
                 for i, threshold in enumerate(each(layer.threshold, network.shapes[name])):
+                    if silenced and silenced[name][i]:
+                        continue
                     u[name][i], y[name][i], emitted[name][i] = cif(
                         u[name][i],
                         y[name][i],
@@ -237,6 +246,7 @@ def _simulate(wiring, entries, schedule, signed=True, sleeps=True):
                         layer.levels if signed and sleeps else 10**9,
                         schedule.max_burst,
                         signed,
+                        below,
                     )
         active = any(any(emitted[layer.name]) for layer in network.spiking)
         run.last_spike = step if active else run.last_spike

@@ -100,6 +100,7 @@ class Plan:
         #: What no partial sum of a layer, and no threshold times a count, can exceed.
         self.magnitudes = {
             layer.name: network.magnitude(layer, greatest, self.turns, self.peaks.get(layer.name, 0))
+            + variant.beyond(layer)
             for layer in network.computed
             if not isinstance(layer, MaxPool)
         }
@@ -115,15 +116,23 @@ class Plan:
             )
             self.populations[layer.name] = _Population(self, layer)
 
-    def begin(self, name: str, n: int) -> State:
-        """Return the state in which a spiking layer begins with `n` samples."""
+    def begin(self, name: str, n: int, silenced: torch.Tensor | None = None) -> State:
+        """Return the state in which a spiking layer begins with `n` samples, but for neurons that never may speak.
+
+        Parameters
+        ----------
+        name : str
+        n : int
+        silenced : (n, ...) tensor of bool, optional
+            By default none; channels last. For layers of neurons alone.
+        """
         layer = self.network[name]
         if isinstance(layer, MaxPool):
             peak = self.peaks[name]
             return _PoolState(
                 torch.zeros(n, *last_shape(self.network.shapes[name]), dtype=_holds(peak), device=self.device)
             )
-        return _NeuronState(self.populations[name], n)
+        return _NeuronState(self.populations[name], n, silenced)
 
     def inject(self, layer: Entry, total: torch.Tensor) -> _EntryState:
         """Return the state of an entry that injects `total`, (N, H, W, C) or (N, I), over every wake_steps steps.
@@ -185,8 +194,14 @@ class _Population:
         self.per_step = self._tensor(per_step)
         self.start = self._tensor(start)
         if isinstance(layer, Neurons):
-            self.start = self.start + self._tensor(layer.initial)
+            share, below = plan.variant.initial, plan.variant.negative_threshold
+            initial = layer.initial if share is None else layer.threshold * share.numerator // share.denominator
+            self.start = self.start + self._tensor(initial)
             self.threshold = self._tensor(layer.threshold)
+            #: By how much less than nothing a neuron may have before it takes back, where that is more than CIF's.
+            self.slack: torch.Tensor | None = None
+            if self.signed and below:
+                self.slack = self._tensor(-(-layer.threshold * below.numerator // below.denominator) - 1)
             self.levels = plan.peaks[layer.name]
             self.holds = _holds(self.levels)
             self.max_burst = min(plan.schedule.max_burst, self.levels)  # 8 bits may hold no greater one
@@ -209,13 +224,14 @@ class _Population:
 class _NeuronState:
     """Where each neuron aims, and how far it has come."""
 
-    def __init__(self, population: _Population, n: int) -> None:
-        self.population, self.n = population, n
+    def __init__(self, population: _Population, n: int, silenced: torch.Tensor | None = None) -> None:
+        self.population, self.n, self.silenced = population, n, silenced
         shape = last_shape(population.shape)
         device = population.device
         self.parts: list[torch.Tensor | None] = [None] * len(population.layer.synapses)
         self.target = torch.zeros(n, *shape, dtype=population.holds, device=device)
         self.count = torch.zeros_like(self.target)
+        self.ceiling = None if population.slack is None else torch.zeros_like(self.target)
         #: Samples to which something came since they last aimed; those that may not be where they aim.
         begins = bool((population.start >= population.threshold).any())
         self.stale = torch.full((n,), begins, device=device)
@@ -233,14 +249,19 @@ class _NeuronState:
             return None
         rows = _where(self.stale)
         if len(rows):
-            self.target = _write(self.target, rows, self._aim(step, rows), self.n)
+            received = self._received(step, rows)
+            if self.population.slack is not None:
+                higher = self._aim(received + self.population.slack, rows)
+                self.ceiling = _write(self.ceiling, rows, higher, self.n)
+            self.target = _write(self.target, rows, self._aim(received, rows), self.n)
             self.unsettled |= self.stale
             self.stale[:] = False
         rows = _where(self.unsettled)
         if not len(rows):
             return None
-        counts = _take(self.count, rows)
-        spikes = cif_step(_take(self.target, rows), counts, self.population.max_burst, self.population.signed)
+        counts, population = _take(self.count, rows), self.population
+        ceiling = None if self.ceiling is None else _take(self.ceiling, rows)
+        spikes = cif_step(_take(self.target, rows), counts, population.max_burst, population.signed, ceiling)
         found = _spoken(step, rows, counts, spikes)
         # A neuron that says nothing is where it aims, or cannot get there.
         self.unsettled[:] = False
@@ -261,9 +282,10 @@ class _NeuronState:
         received = self._received(step, torch.arange(self.n, device=self.count.device))
         return (received - self.population.threshold * self.count.to(received.dtype)).to(torch.int64)
 
-    def _aim(self, step: int, rows: torch.Tensor) -> torch.Tensor:
+    def _aim(self, received: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         population = self.population
-        return aim(self._received(step, rows), population.threshold, population.levels, population.holds)
+        found = aim(received, population.threshold, population.levels, population.holds)
+        return found if self.silenced is None else found.masked_fill_(_take(self.silenced, rows), 0)
 
     def _received(self, step: int, rows: torch.Tensor) -> torch.Tensor:
         parts = [_take(part, rows) for part in self.parts if part is not None]

@@ -28,7 +28,13 @@ def aim(received: torch.Tensor, threshold: torch.Tensor, levels: int, dtype: tor
     return received.div_(threshold).clamp_(0, levels).to(dtype)
 
 
-def cif_step(target: torch.Tensor, count: torch.Tensor, max_burst: int, signed: bool = True) -> torch.Tensor:
+def cif_step(
+    target: torch.Tensor,
+    count: torch.Tensor,
+    max_burst: int,
+    signed: bool = True,
+    ceiling: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Return the signed spikes of one step, ``clip(target - count, -max_burst, max_burst)``.
 
     With the potential ``u = received - threshold * count`` and the target that `aim` returns, this is for
@@ -42,5 +48,11 @@ def cif_step(target: torch.Tensor, count: torch.Tensor, max_burst: int, signed: 
         At least 1.
     signed : bool
         Whether spikes may be negative; without them this is the integrate-and-fire neuron with soft reset.
+    ceiling : integer tensor, optional
+        The greatest count that is not taken back, nowhere below `target`; by default that is `target`. With the
+        negative threshold n, ``-1 if u <= -n and count > 0``, it is ``aim(received + n - 1)``, because ``u <= -n`` says
+        that ``threshold * count > received + n - 1``.
     """
-    return (target - count).clamp_(-max_burst if signed else 0, max_burst)
+    if ceiling is None:
+        return (target - count).clamp_(-max_burst if signed else 0, max_burst)
+    return (target - count).clamp_(0, max_burst) + (ceiling - count).clamp_(-max_burst, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -34,6 +34,7 @@ def simulate(
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
     variant: Variant = WHOLE,
+    silenced: Mapping[str, NDArray[np.bool_]] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> SpikeRecord:
     """Run a network as spikes, every one of them, and report for every sample whether it ended in proven silence.
@@ -60,7 +61,10 @@ def simulate(
     device : torch.device or str
         Where torch computes.
     variant : Variant
-        An ablation of the paper. Only the whole certifies anything.
+        An ablation of the paper, or what another conversion has. Only the whole certifies anything.
+    silenced : mapping of str to (N, ...) array of bool, optional
+        By layer of neurons, those that may not speak in a sample. A run with silenced neurons certifies nothing. Not for
+        recurrent networks.
     progress : callable, optional
         Called with the number of samples finished so far.
 
@@ -74,13 +78,15 @@ def simulate(
     if unknown:
         raise ValueError(f"record knows {', '.join(RECORDS)}, not {sorted(unknown)[0]!r}")
     images = network.encode(images)
+    masks = _masks(network, silenced or {}, len(images))
     runner = _Runner(Plan(network, schedule, device, variant), wanted)
     parts = batches(network, len(images), batch_size, most=256)
     threads = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
     if batch_size is None and threads > 1:
         parts = _shares(network, len(images), parts[0].stop, threads)
     found = []
-    for part, record_of_part in zip(parts, _in_threads(runner.run, [images[p] for p in parts], threads), strict=True):
+    work = [(images[part], {name: mask[part] for name, mask in masks.items()}) for part in parts]
+    for part, record_of_part in zip(parts, _in_threads(runner.run, work, threads), strict=True):
         found.append(record_of_part)
         if progress is not None:
             progress(min(part.stop, len(images)))
@@ -93,9 +99,26 @@ def _shares(network: IntegerNetwork, samples: int, together: int, threads: int) 
     return batches(network, samples, max(1, min(-(-together // worthwhile), -(-samples // worthwhile))), most=1)
 
 
-def _in_threads(
-    run: Callable[[NDArray[np.int64]], SpikeRecord], parts: list[NDArray[np.int64]], threads: int
-) -> Iterator[SpikeRecord]:
+#: Some samples, and which neurons may not speak in them.
+_Part = tuple[NDArray[np.int64], dict[str, torch.Tensor]]
+
+
+def _masks(network: IntegerNetwork, silenced: Mapping[str, NDArray[np.bool_]], samples: int) -> dict[str, torch.Tensor]:
+    """Return masks as the layers keep them, if they are for this network and so many samples."""
+    if silenced and network.is_recurrent:
+        raise ValueError("silenced neurons are for networks without recurrence")
+    found = {}
+    for name, mask in silenced.items():
+        if name not in network.shapes or not isinstance(network[name], Neurons):
+            raise ValueError(f"silenced: there is no layer of neurons {name!r}")
+        expected = (samples, *network.shapes[name])
+        if mask.dtype != np.bool_ or mask.shape != expected:
+            raise ValueError(f"silenced: {name} needs bool of shape {expected}, not {mask.dtype} of {mask.shape}")
+        found[name] = channels_last(torch.tensor(mask))
+    return found
+
+
+def _in_threads(run: Callable[[_Part], SpikeRecord], parts: list[_Part], threads: int) -> Iterator[SpikeRecord]:
     """Yield what `run` returns for each part, in their order.
 
     A thread computes a part alone: torch's own threads wait for each other at every operation, which takes ten times as
@@ -131,25 +154,28 @@ class _Runner:
         self.read_out = {source for readout in self.network.readouts for source in readout.sources}
 
     @torch.inference_mode()
-    def run(self, images: NDArray[np.int64]) -> SpikeRecord:
+    def run(self, part: _Part) -> SpikeRecord:
         """Simulate one batch, phase after phase where the network is recurrent."""
-        network = self.network
+        network, (images, silenced) = self.network, part
         if not network.is_recurrent:
             truth = self.passing.sequence(images).counts if self.passing else {}
-            return self._phase({network.input.name: network.input.injected(images)}, truth)[0]
+            return self._phase({network.input.name: network.input.injected(images)}, truth, silenced)[0]
         records = []
         sequence = self.passing.sequence(images).counts if self.passing else {}
         held = {m.name: np.zeros((len(images), *m.shape), np.int64) for m in network.memories}
         for phase in range(images.shape[1]):
             entries = {network.input.name: network.input.injected(images[:, phase]), **held}
             truth = {name: counted[:, phase] for name, counted in sequence.items()}
-            record, counts = self._phase(entries, truth)
+            record, counts = self._phase(entries, truth, {})
             records.append(record)
             held = {memory.name: counts[memory.source] for memory in network.memories}
         return _sequence(records)
 
     def _phase(
-        self, entries: dict[str, NDArray[np.int64]], truth: dict[str, NDArray[np.int64]]
+        self,
+        entries: dict[str, NDArray[np.int64]],
+        truth: dict[str, NDArray[np.int64]],
+        silenced: dict[str, torch.Tensor],
     ) -> tuple[SpikeRecord, dict[str, NDArray]]:
         """Simulate one window of wake and sleep, and return what is recorded, and all counts."""
         network, n, period = self.network, len(entries[self.network.input.name]), self.schedule.period
@@ -162,7 +188,7 @@ class _Runner:
         unread = dict(self.readers)
         for layer in (*network.entries, *network.spiking):
             name = layer.name
-            count = self._layer(layer, n, entries, changes, trace, truth)
+            count = self._layer(layer, n, entries, changes, trace, truth, silenced.get(name))
             if name in self.read_out:
                 before_last[name] = _counted(count, changes[name], period)
                 if "logits" in self.wanted:
@@ -179,7 +205,7 @@ class _Runner:
             schedule=self.schedule,
             logits=as_array(self.plan.logits(before_last, period)),
             # From the last event on, one silent step is for ever: the certificate.
-            certified=(~trace.active[:, self.plan.last_event - 1 :]).any(1) & self.certifies,
+            certified=(~trace.active[:, self.plan.last_event - 1 :]).any(1) & (self.certifies and not silenced),
             last_spike=trace.last_spike,
             counts=counts if "counts" in self.wanted else {},
             logits_by_step=self._logits(before_last, read) if "logits" in self.wanted else None,
@@ -212,6 +238,7 @@ class _Runner:
         changes: dict[str, list[Change]],
         trace: Trace,
         truth: dict[str, NDArray[np.int64]],
+        silenced: torch.Tensor | None,
     ) -> torch.Tensor:
         """Take a layer through all steps, note what it says, and return what it has counted at the end."""
         name, plan = layer.name, self.plan
@@ -220,7 +247,7 @@ class _Runner:
             state: Any = plan.inject(layer, channels_last(total).to(plan.device))
             streams = []
         else:
-            state = plan.begin(name, n)
+            state = plan.begin(name, n, None if silenced is None else silenced.to(plan.device))
             # What is said in the last step arrives nowhere.
             arriving = [[c for c in changes[source] if c.step < self.schedule.period] for source in layer.sources]
             streams = [_Stream(*pair) for pair in zip(plan.operators[name], arriving, strict=True)]
