@@ -153,7 +153,7 @@ class Run:
 
 
 def cif(u, y, threshold, levels, burst, signed=True, below=0):
-    """Return one neuron's potential, count and spike, unit by unit; it takes back at a share `below` of its threshold."""
+    """Return one neuron's potential, count and spike; it takes back at a share `below` of its threshold beneath 0."""
     spike = 0
     while u >= threshold and y < levels and spike < burst:
         u, y, spike = u - threshold, y + 1, spike + 1

@@ -41,9 +41,8 @@ class Variant:
     def beyond(self, layer: Neurons | Readout) -> int:
         """Return by how much a sum may be greater here than with the network's own potentials: 0 for the paper's."""
         share = (self.initial or 0) + self.negative_threshold
-        return (
-            -(-int(layer.threshold.max()) * share.numerator // share.denominator) if isinstance(layer, Neurons) else 0
-        )
+        greatest = int(layer.threshold.max()) if isinstance(layer, Neurons) else 0
+        return -(-greatest * share.numerator // share.denominator)
 
 
 #: The paper's four, by name: negative spikes make IF a CIF, the wake-sleep controller is WSC.

@@ -63,8 +63,8 @@ def simulate(
     variant : Variant
         An ablation of the paper, or what another conversion has. Only the whole certifies anything.
     silenced : mapping of str to (N, ...) array of bool, optional
-        By layer of neurons, those that may not speak in a sample. A run with silenced neurons certifies nothing. Not for
-        recurrent networks.
+        By layer of neurons, those that may not speak in a sample. A run with silenced neurons certifies nothing. Not
+        for recurrent networks.
     progress : callable, optional
         Called with the number of samples finished so far.
 

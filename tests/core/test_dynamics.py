@@ -168,7 +168,7 @@ def _step_by_step(plan, samples):
 
 
 def _layer_by_layer(plan, samples):
-    simulator._Runner(plan, frozenset()).run(samples)
+    simulator._Runner(plan, frozenset()).run((samples, {}))
 
 
 LOOPS = [_step_by_step, _layer_by_layer]
