@@ -116,23 +116,15 @@ class Plan:
             )
             self.populations[layer.name] = _Population(self, layer)
 
-    def begin(self, name: str, n: int, silenced: torch.Tensor | None = None) -> State:
-        """Return the state in which a spiking layer begins with `n` samples, but for neurons that never may speak.
-
-        Parameters
-        ----------
-        name : str
-        n : int
-        silenced : (n, ...) tensor of bool, optional
-            By default none; channels last. For layers of neurons alone.
-        """
+    def begin(self, name: str, n: int) -> State:
+        """Return the state in which a spiking layer begins with `n` samples."""
         layer = self.network[name]
         if isinstance(layer, MaxPool):
             peak = self.peaks[name]
             return _PoolState(
                 torch.zeros(n, *last_shape(self.network.shapes[name]), dtype=_holds(peak), device=self.device)
             )
-        return _NeuronState(self.populations[name], n, silenced)
+        return _NeuronState(self.populations[name], n)
 
     def inject(self, layer: Entry, total: torch.Tensor) -> _EntryState:
         """Return the state of an entry that injects `total`, (N, H, W, C) or (N, I), over every wake_steps steps.
@@ -224,8 +216,10 @@ class _Population:
 class _NeuronState:
     """Where each neuron aims, and how far it has come."""
 
-    def __init__(self, population: _Population, n: int, silenced: torch.Tensor | None = None) -> None:
-        self.population, self.n, self.silenced = population, n, silenced
+    def __init__(self, population: _Population, n: int) -> None:
+        self.population, self.n = population, n
+        #: Which neurons may not speak, (n, ...) of bool, channels last; whoever begins a run may set it.
+        self.silenced: torch.Tensor | None = None
         shape = last_shape(population.shape)
         device = population.device
         self.parts: list[torch.Tensor | None] = [None] * len(population.layer.synapses)

@@ -247,7 +247,9 @@ class _Runner:
             state: Any = plan.inject(layer, channels_last(total).to(plan.device))
             streams = []
         else:
-            state = plan.begin(name, n, None if silenced is None else silenced.to(plan.device))
+            state = plan.begin(name, n)
+            if silenced is not None:
+                state.silenced = silenced.to(plan.device)
             # What is said in the last step arrives nowhere.
             arriving = [[c for c in changes[source] if c.step < self.schedule.period] for source in layer.sources]
             streams = [_Stream(*pair) for pair in zip(plan.operators[name], arriving, strict=True)]
