@@ -82,6 +82,28 @@ def spread(total: ArrayLike, steps: int, step: int) -> IntArray:
     return total * step // steps - total * (step - 1) // steps
 
 
+def comparator_biases(offset: ArrayLike, threshold: ArrayLike, levels: int) -> IntArray:
+    """Return the biases of `levels` comparators whose sum is ``clip((z + offset) // threshold, 0, levels)``.
+
+    The k-th compares ``z + offset >= k * threshold``, which in integers is ``z + offset - k * threshold + 1 > 0``. They
+    are sorted: where the k-th fires, so do all before it. In space this is a staircase of neurons, and in time the
+    parallel neuron.
+
+    Parameters
+    ----------
+    offset, threshold : array of integers
+        Of shapes that broadcast.
+    levels : int
+
+    Returns
+    -------
+    (..., levels) ndarray of int64
+        ``offset - k * threshold + 1`` for k = 1 .. levels: comparator k fires where ``z`` and it are above 0 together.
+    """
+    offset, threshold = np.broadcast_arrays(_as_int64(offset), _as_int64(threshold))
+    return offset[..., None] - np.arange(1, levels + 1) * threshold[..., None] + 1
+
+
 def _as_int64(x: ArrayLike) -> IntArray:
     array = np.asarray(x)
     if array.dtype.kind not in "iu":

@@ -1,6 +1,7 @@
-"""The network without time, and the batched simulator of its spikes."""
+"""The network without time, the batched simulator of its spikes, and the parallel neuron."""
 
 from lava_casc.reference.forward import forward
+from lava_casc.reference.parallel import parallel
 from lava_casc.reference.simulate import simulate
 
-__all__ = ["forward", "simulate"]
+__all__ = ["forward", "parallel", "simulate"]

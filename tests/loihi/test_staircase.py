@@ -18,7 +18,8 @@ from random_networks import random_images, random_network
 from lava_casc import loihi
 from lava_casc.errors import DataError, RangeError, UnsupportedModelError
 from lava_casc.hardware import read_hardware
-from lava_casc.loihi import runner
+from lava_casc.loihi import runner, session
+from lava_casc.loihi.layout import torch_images
 from lava_casc.loihi.staircase import (
     check_staircase,
     comparators,
@@ -30,7 +31,7 @@ from lava_casc.loihi.staircase import circuit as circuits
 from lava_casc.loihi.staircase.circuit import build
 from lava_casc.loihi.staircase.host import HeldSource, SettledProbe
 from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Neurons, Readout, Tokens
-from lava_casc.reference import forward
+from lava_casc.reference import forward, parallel
 
 
 def _differences(network, images, **how):
@@ -421,3 +422,42 @@ def test_a_bias_that_is_one_too_large_is_noticed(monkeypatch):
 def test_graded_neurons_with_their_default_threshold_lose_ones(monkeypatch):
     monkeypatch.setattr(circuits, "GradedVec", lambda shape, vth: GradedVec(shape=shape))
     assert "stem" in _differences(small(), small_images())
+
+
+# The same comparison in time.
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_parallel_neuron_is_the_staircase_in_time_spike_by_spike(seed):
+    network, images = _fitting(seed)
+    said = parallel(network, images[:2]).spikes
+    for i, image in enumerate(images[:2]):
+        # Of the running circuit: what each comparator last said, when all values have settled.
+        compared = _comparators_of(network, image)
+        for name, spikes in said.items():
+            steps = network.peaks[name]
+            for x in range(1, steps + 1):
+                assert (compared[name][..., steps - x] == spikes[i, x - 1]).all(), (name, x)
+    assert any(spikes.any() for spikes in said.values())
+    assert not all(spikes.all() for spikes in said.values())
+
+
+def _comparators_of(network, image):
+    """Return the spikes (C, H, W, L) or (N, L) of every comparator in Lava, when all values have settled."""
+    hold = max(settling_steps(network).values())
+    with session.tidy():
+        made = build(network, network.input.injected(network.encode(image[None])), hold)
+        for name, process in made.comparators.items():
+            probe = made.probes[name] = SettledProbe(shape=process.s_out.shape, hold=hold, name=f"{name}.probe")
+            probe.result.flag_external_pipe(buffer_size=2)
+            process.s_out.connect(probe.s_in)
+        settled = runner._Settled(made, 1, None)
+        with session.Session(made.source, runner.run_config("fixed", False, "staircase")) as running:
+            running.run(hold, settled.exchange)
+            settled.finish(running)
+    found = {}
+    for name in made.comparators:
+        shape, levels = network.shapes[name], network.peaks[name]
+        by_level = settled.results[name][0].reshape(math.prod(shape), levels).T
+        found[name] = np.moveaxis(torch_images(by_level, shape), 0, -1)
+    return found

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lava_casc.errors import RangeError, exceeds
 from lava_casc.hardware import Hardware
-from lava_casc.integer import Interval, signed_range
+from lava_casc.integer import Interval, comparator_biases, signed_range
 from lava_casc.loihi.staircase.cost import refuse_recurrence
 from lava_casc.network import IntegerNetwork, MaxPool, Neurons, per_neuron
 from lava_casc.ranges import check_ranges, contribution, source_of
@@ -55,8 +55,7 @@ def comparators(network: IntegerNetwork, layer: Neurons | MaxPool) -> Comparator
     if isinstance(layer, MaxPool):
         return Comparators(np.zeros((*shape, levels), np.int64), 0)
     offset = np.broadcast_to(per_neuron(layer.bias, shape) + per_neuron(layer.initial, shape), shape)
-    theta = np.broadcast_to(per_neuron(layer.threshold, shape), shape)
-    bias = offset[..., None] - np.arange(1, levels + 1) * theta[..., None] + 1
+    bias = comparator_biases(offset, per_neuron(layer.threshold, shape), levels)
     threshold = max(0, signed_range(BIAS_BITS)[0] - int(bias.min()))
     return Comparators(bias + threshold, threshold)
 
