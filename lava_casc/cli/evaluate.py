@@ -77,9 +77,17 @@ def evaluate(
         Path | None,
         typer.Option("--study", help="Accuracy, errors and cost after every step, into this folder; resumable."),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method", help="Accuracy over time of methods in the literature: all, or names such as qcfs,srp."
+        ),
+    ] = None,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, help="With --study: the last step; by default four times the levels."),
+        typer.Option(
+            "--steps", min=1, help="With --study or --method: the last step; by default four times the levels."
+        ),
     ] = None,
     variants: Annotated[
         str, typer.Option("--variants", help="With --study: which of if, if+wsc and cif to run beside cif+wsc.")
@@ -125,6 +133,18 @@ def evaluate(
     else:
         integer, stored = _network_of(network, checkpoint)
     schedule = schedule_of(integer, stored, chosen, wake_steps, sleep_steps, max_burst)
+    methods: dict[str, Any] = {}
+    if method is not None:
+        from lava_casc.cli.methods import check_use, prepared
+
+        check_use(engine, certified, slurm)
+        images = (source, data_dir, download) if checkpoint.about.get("task") is None else None
+        methods = prepared(method, checkpoint, integer, images)
+        if study is None:
+            from lava_casc.cli.methods import run_methods
+
+            run_methods(methods, checkpoint, integer, schedule, task, (str(model), source), steps, output, as_json)
+            return
     if study is not None:
         if engine != "reference" or certified or output is not None or slurm is not None:
             raise DataError(
@@ -132,7 +152,7 @@ def evaluate(
             )
         from lava_casc.cli.study import Request, run_study
 
-        request = Request(model, network, source, study, steps, variants, draw)
+        request = Request(model, network, source, study, steps, variants, draw, methods)
         run_study(request, checkpoint, integer, schedule, task, as_json)
         return
     simulated = _trials(integer, schedule, task.samples, trials, seed) if certified else None

@@ -35,6 +35,13 @@ def load_images(
     return dataset.test_images[:samples], dataset.test_labels[:samples]
 
 
+def training_images(data: str, data_dir: Path | None, download: bool, samples: int) -> Any:
+    """Return the first training images of a data set."""
+    from lava_casc.training import load_dataset
+
+    return load_dataset(data, data_dir, download=download).train_images[:samples]
+
+
 def texts_to_run(
     model: Path, data: str | None, folder: Path | None, images: Path | None, samples: int | None
 ) -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ import json
 import platform
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from lava_casc.frontend import Checkpoint
     from lava_casc.network import IntegerNetwork
     from lava_casc.schedule import WakeSleepSchedule
-    from lava_casc.study import Study
+    from lava_casc.study import Method, Study
+    from lava_casc.study.scores import Scorer
 
 #: Samples on which integers are compared with floats, layer by layer, and how many neurons they may have in all.
 DIAGNOSED, NEURONS = 128, 1 << 26
@@ -41,10 +42,11 @@ class Request:
     steps: int | None
     variants: str
     draw: str
+    methods: dict[str, Method] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class _Samples:
+class Samples:
     """The samples of a task, read when they are needed."""
 
     task: Task
@@ -71,8 +73,6 @@ def run_study(
     from lava_casc.pipeline import with_levels
     from lava_casc.report import figures, save_figure
     from lava_casc.study import (
-        Predictions,
-        Ranks,
         measure,
         quantization_errors,
         read_study,
@@ -91,12 +91,12 @@ def run_study(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror}). Choose another folder.") from error
-    samples = _Samples(task)
+    samples = Samples(task)
     diagnosed = samples[: min(DIAGNOSED, max(1, NEURONS // network.neurons))]
     graph = checkpoint.graph if network.levels == _levels(checkpoint) else with_levels(checkpoint.graph, network.levels)
     console.err.print(f"comparing integers with floats on {len(diagnosed)} samples ...")
     errors = quantization_errors(fold(graph), network, diagnosed)
-    scorer = Ranks(task.truth[0]) if task.classifies else Predictions(task.predict, task.score, task.truth)
+    scorer = scorer_of(task)
     with console.progress("every step of every variant", task.samples) as bar:
         found = measure(
             checkpoint.model,
@@ -108,6 +108,7 @@ def run_study(
             variants=chosen,
             about=_about(request, checkpoint, schedule, len(diagnosed)),
             quantization=errors,
+            methods=request.methods,
             folder=folder,
             progress=bar,
             tell=console.err.print,
@@ -121,6 +122,13 @@ def run_study(
         console.out.print_json(json.dumps(summary(found)))
         return
     _print(found, folder)
+
+
+def scorer_of(task: Task) -> Scorer:
+    """Return what scores a task's outputs."""
+    from lava_casc.study import Predictions, Ranks
+
+    return Ranks(task.truth[0]) if task.classifies else Predictions(task.predict, task.score, task.truth)
 
 
 def _levels(checkpoint: Checkpoint) -> int:
@@ -150,17 +158,25 @@ def _about(request: Request, checkpoint: Checkpoint, schedule: WakeSleepSchedule
         "data": request.data,
         "mode": f"burst of {schedule.max_burst}" if schedule.mode == "burst" else schedule.mode,
         "diagnosed": diagnosed,
+        **{f"method {name}": _told(name) for name in request.methods},
         **trained,
         "command": shlex.join(["lava-casc", *sys.argv[1:]]),
         "versions": {**versions("torch", "numpy"), "machine": platform.machine()},
     }
 
 
+def _told(name: str) -> str:
+    """Return whose a method is, and that it proves nothing."""
+    from lava_casc.baselines import METHODS
+
+    return f"{METHODS[name].title} ({METHODS[name].paper}); certifies nothing"
+
+
 def _draw(
     study: Study,
     network: IntegerNetwork,
     schedule: WakeSleepSchedule,
-    samples: _Samples,
+    samples: Samples,
     drawn: list[int],
     folder: Path,
 ) -> None:
@@ -197,6 +213,8 @@ def _print(study: Study, folder: Path) -> None:
     console.table(f"{study.samples} samples, with 95 % confidence intervals", ["", *scores], rows)
     silence = found["silence"]
     console.out.print(found["verdict"])
+    if study.methods:
+        console.out.print(f"of cif+wsc alone: {', '.join(study.methods)} certify nothing")
     if study.whole.certified:
         console.out.print(
             f"certificate in step {silence['certificate_median']:g} (median), {silence['certificate_p99']:g} (99 %), "

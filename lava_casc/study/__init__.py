@@ -3,13 +3,14 @@
 from lava_casc.study.cost import connections, multiply_accumulates
 from lava_casc.study.files import read_study, save_study, write_layers, write_scores
 from lava_casc.study.intervals import interval, jackknife
-from lava_casc.study.measuring import measure
+from lava_casc.study.measuring import Method, measure, plain
 from lava_casc.study.quantization import quantization_errors
 from lava_casc.study.scores import Predictions, Ranks
 from lava_casc.study.summary import compare, summary
 from lava_casc.study.sums import Run, Study
 
 __all__ = [
+    "Method",
     "Predictions",
     "Ranks",
     "Run",
@@ -20,6 +21,7 @@ __all__ = [
     "jackknife",
     "measure",
     "multiply_accumulates",
+    "plain",
     "quantization_errors",
     "read_study",
     "save_study",

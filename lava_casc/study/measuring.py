@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,6 +45,32 @@ class Samples(Protocol):
         """Return some of them."""
 
 
+class Method(Protocol):
+    """Another way to run the same model, of which nothing is certified; `lava_casc.baselines` has them.
+
+    Attributes
+    ----------
+    parts : list
+        All that its answers depend on, beside the model and the samples: arrays, or what has a `repr` of its own.
+    layers : tuple of str
+        The layers whose messages and synaptic operations it counts.
+    """
+
+    @property
+    def parts(self) -> list[Any]:
+        """All that its answers depend on."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers whose work is counted."""
+
+    def points(self, steps: int) -> list[int]:
+        """Return the steps after which it has outputs, up to `steps`."""
+
+    def run(self, samples: NDArray[np.int64], steps: int) -> tuple[list[list[NDArray]], SpikeRecord | None]:
+        """Return the real outputs at every point, and what the layers did in `steps` steps, where that is counted."""
+
+
 def measure(
     model: nn.Module,
     network: IntegerNetwork,
@@ -56,6 +82,7 @@ def measure(
     variants: Sequence[str] = tuple(VARIANTS),
     about: dict[str, Any] | None = None,
     quantization: dict[str, dict[str, Any]] | None = None,
+    methods: Mapping[str, Method] | None = None,
     folder: Path | None = None,
     progress: Callable[[int], None] = lambda done: None,
     tell: Callable[[str], None] = lambda line: None,
@@ -84,6 +111,8 @@ def measure(
         Kept as it is.
     quantization : dict, optional
         As `quantization_errors` returns it; kept with the layers.
+    methods : mapping of str to Method, optional
+        By name, other ways to run the model; for `steps` steps. Not for recurrent networks.
     folder : Path, optional
         Where to save after every chunk of samples, and to go on from where it was saved.
     progress : callable
@@ -103,18 +132,30 @@ def measure(
     if not len(samples):
         raise DataError("there are no samples to study. Give at least one.")
     names = [name for name in VARIANTS if name in variants or name == WHOLE]
+    methods = methods or {}
     phases = samples[:1].shape[1] if network.is_recurrent else 1
     data = _digest_of_samples(samples)
     study = Study(
         about=about or {},
         network=_described(network, multiply_accumulates(model, network, phases), quantization or {}),
-        identity=_digest(_plain(network), _weights(model), scorer.truth, asdict(schedule), steps, names, data, VERSION),
+        identity=_digest(
+            plain(network),
+            _weights(model),
+            scorer.truth,
+            asdict(schedule),
+            steps,
+            names,
+            data,
+            1,
+            *([*methods, *(method.parts for method in methods.values()), VERSION] if methods else []),
+        ),
         data=data,
         steps=steps,
         planned=schedule.period,
         bound=network.certified_by(schedule),
         phases=phases,
-        runs={name: _begun(network, name, run) for name, run in _schedules(network, schedule, steps, names).items()},
+        runs={name: _begun(network, name, run) for name, run in _schedules(network, schedule, steps, names).items()}
+        | {name: _begun_method(name, method, steps) for name, method in methods.items()},
         expected={layer.name: 0.0 for layer in network if isinstance(layer, Neurons)},
     )
     if folder is not None and (folder / PROGRESS).exists():
@@ -126,7 +167,7 @@ def measure(
     )
     progress(study.samples)
     while study.samples < len(samples):
-        _add(study, model, network, samples[study.samples : study.samples + size], scorer)
+        _add(study, model, network, samples[study.samples : study.samples + size], scorer, methods)
         if folder is not None:
             _save(study, scorer, folder)
         progress(study.samples)
@@ -169,7 +210,20 @@ def _begun(network: IntegerNetwork, name: str, schedule: WakeSleepSchedule) -> R
     )
 
 
-def _add(study: Study, model: nn.Module, network: IntegerNetwork, samples: NDArray[np.int64], scorer: Scorer) -> None:
+def _begun_method(name: str, method: Method, steps: int) -> Run:
+    points = method.points(steps)
+    layers = {layer: {kind: [0.0] * steps for kind in KINDS[:3]} for layer in method.layers}
+    return Run(name, 1, 1, False, steps, points, [0.0] * len(points), layers)
+
+
+def _add(
+    study: Study,
+    model: nn.Module,
+    network: IntegerNetwork,
+    samples: NDArray[np.int64],
+    scorer: Scorer,
+    methods: Mapping[str, Method],
+) -> None:
     """Run some samples in all forms, and add up what they say."""
     real = real_outputs(model, samples, network.input)
     truth = forward(network, samples)
@@ -180,17 +234,22 @@ def _add(study: Study, model: nn.Module, network: IntegerNetwork, samples: NDArr
     for name in study.expected:
         study.expected[name] += float(truth.counts[name].sum())
     for name, run in study.runs.items():
-        series = []
-        for place, (record, step) in enumerate(_records(network, run, samples)):
-            logits = record.logits if record.logits_by_step is None else record.logits_by_step[:, step - 1]
-            outputs = _outputs(network, run, logits, step, study.phases)
-            series.append(outputs)
+        record: SpikeRecord | None
+        if name in methods:
+            series, record = methods[name].run(samples, run.steps)
+        else:
+            series = []
+            for record, step in _records(network, run, samples):
+                logits = record.logits if record.logits_by_step is None else record.logits_by_step[:, step - 1]
+                series.append(_outputs(network, run, logits, step, study.phases))
+        for place, outputs in enumerate(series):
             difference = np.concatenate([output.reshape(len(samples), -1) for output in outputs], 1) - flat
             run.squares[place] += float((difference**2).mean(1).sum())
-        # The last record is of all steps.
-        _add_layers(run, record)
-        if run.variant == WHOLE:
-            _add_silence(study, name, run, record, network, truth.logits)
+        if record is not None:
+            # The last record is of all steps.
+            _add_layers(run, record)
+            if run.variant == WHOLE:
+                _add_silence(study, name, run, record, network, truth.logits)
         scorer.add(name, series, study.samples)
     study.samples += len(samples)
 
@@ -295,7 +354,7 @@ def _resumed(path: Path, begun: Study, scorer: Scorer) -> Study:
     return replace(study, about=begun.about, network=begun.network)
 
 
-def _plain(network: IntegerNetwork) -> list[Any]:
+def plain(network: IntegerNetwork) -> list[Any]:
     """Return all that a network computes with."""
     found: list[Any] = []
     for layer in network:

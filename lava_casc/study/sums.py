@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from lava_casc.dynamics import VARIANTS
+
 #: The run under the network's own schedule, with nothing left out; and the same network with graded spikes.
 WHOLE, GRADED = "cif+wsc", "graded"
 #: What is added up by layer and step.
@@ -18,7 +20,7 @@ class Run:
     Attributes
     ----------
     variant : str
-        One of `lava_casc.dynamics.VARIANTS`.
+        One of `lava_casc.dynamics.VARIANTS`, or the name of another method.
     wake_steps, max_burst : int
     released : bool
         As in `WakeSleepSchedule`.
@@ -84,7 +86,7 @@ class Study:
         Of a sample; 1 without recurrence.
     samples : int
     runs : dict of str to Run
-        By name: the variants, and ``graded``.
+        By name: the variants, ``graded``, and other methods.
     scores : dict of str to dict of str to list of (value, low, high)
         By form and score: ``float`` and ``integer`` have one point, a run has its own.
     expected : dict of str to float
@@ -106,6 +108,11 @@ class Study:
     scores: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     expected: dict[str, float] = field(default_factory=dict)
     logit_squares: float = 0.0
+
+    @property
+    def methods(self) -> list[str]:
+        """The runs that are of other methods."""
+        return [name for name, run in self.runs.items() if run.variant not in VARIANTS]
 
     @property
     def whole(self) -> Run:

@@ -21,7 +21,7 @@ FLOORS = {
     "network": 2, "linear": 2, "ranges": 2, "record": 2, "dynamics": 2,
     "frontend": 3, "reference": 3, "netx": 3, "loihi": 3, "mapping": 3, "report": 3,
     "cluster": 4, "pipeline": 4, "training": 4, "evaluation": 4, "study": 4,
-    "detection": 5, "text": 5,
+    "baselines": 5, "detection": 5, "text": 5,
     "cli": 6, "console": 6, "demo": 6, "doctor": 6,
 }  # fmt: skip
 
@@ -43,6 +43,7 @@ ROOMS = {
     "tomli": {"configs"},
     "tomllib": {"configs"},  # Python 3.11 and later
     "torch": {
+        "baselines",
         "dynamics",
         "linear",
         "ranges",

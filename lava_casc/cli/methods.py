@@ -1,0 +1,155 @@
+"""`lava-casc evaluate --method`: accuracy against T for methods of the literature, and ours beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lava_casc import console
+from lava_casc.cli.samples import training_images
+from lava_casc.errors import DataError
+
+if TYPE_CHECKING:
+    from lava_casc.cli.evaluate import Task
+    from lava_casc.frontend import Checkpoint
+    from lava_casc.network import IntegerNetwork
+    from lava_casc.schedule import WakeSleepSchedule
+    from lava_casc.study import Method, Study
+
+#: Training images that thresholds and biases are calibrated on, and how many neurons they may have in all.
+CALIBRATED, NEURONS = 64, 1 << 26
+
+
+def check_use(engine: str, certified: bool, slurm: Path | None) -> None:
+    """Refuse options that have no meaning for methods that run in the reference simulator and certify nothing."""
+    if engine != "reference" or certified or slurm is not None:
+        raise DataError(
+            "--method: runs in the reference simulator, and certifies nothing. Leave --engine, --certified and --slurm "
+            "out."
+        )
+
+
+def prepared(
+    names: str, checkpoint: Checkpoint, network: IntegerNetwork, images: tuple[str, Path | None, bool] | None
+) -> dict[str, Method]:
+    """Return the methods that were named, calibrated on the checkpoint's examples or on training images.
+
+    Parameters
+    ----------
+    names : str
+        As `lava_casc.baselines.find` takes them.
+    checkpoint : Checkpoint
+    network : IntegerNetwork
+    images : (str, Path or None, bool), optional
+        Data set, folder and whether to fetch it, where there are training images.
+    """
+    import numpy as np
+
+    from lava_casc.baselines import Material, find, prepare
+
+    chosen = find(names)
+    examples = checkpoint.examples
+    if examples is None and images is not None and not network.is_recurrent:
+        examples = training_images(*images, CALIBRATED)
+    if examples is not None:
+        examples = examples[: max(1, min(CALIBRATED, NEURONS // network.neurons))].astype(np.int64)
+        console.err.print(f"calibrating thresholds and biases on {len(examples)} training samples ...")
+    return prepare(chosen, Material(checkpoint, network, examples))
+
+
+def run_methods(
+    methods: dict[str, Method],
+    checkpoint: Checkpoint,
+    network: IntegerNetwork,
+    schedule: WakeSleepSchedule,
+    task: Task,
+    names: tuple[str, str],
+    steps: int | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Run methods, and the network whole, and print a score at T = 1, 2, 4, 8, ..."""
+    from lava_casc import files
+    from lava_casc.cli.study import Samples, scorer_of
+    from lava_casc.study import measure
+
+    distance = max(network.distances[readout.name][0] for readout in network.readouts)
+    times = [1 << k for k in range((steps or 4 * network.levels).bit_length())]
+    with console.progress("every step of every method", task.samples) as bar:
+        found = measure(
+            checkpoint.model,
+            network,
+            schedule,
+            Samples(task),
+            scorer_of(task),
+            steps=max(times[-1] + distance, schedule.wake_steps),
+            variants=(),
+            methods=methods,
+            progress=bar,
+            tell=console.err.print,
+        )
+    result = {"model": names[0], "data": names[1], "samples": found.samples, **_table(found, times, distance)}
+    if output is not None:
+        files.write_json(output, result, DataError)
+    if as_json:
+        console.out.print_json(json.dumps(result))
+        return
+    _print(result)
+
+
+def _table(study: Study, times: list[int], distance: int) -> dict[str, Any]:
+    """Return the first score of every form, after the outputs have heard T steps."""
+    from lava_casc.baselines import METHODS
+    from lava_casc.study.summary import verdict
+
+    score = next(iter(study.scores["float"]))
+    rows: dict[str, Any] = {}
+    for name, run in study.runs.items():
+        places = [max(i for i, point in enumerate(run.points) if point <= distance + t or i == 0) for t in times]
+        rows[name] = {"scores": [study.scores[name][score][place] for place in places]}
+        if name in METHODS:
+            baseline = METHODS[name]
+            rows[name] |= {"title": baseline.title, "paper": baseline.paper, "limit": baseline.limit}
+    return {
+        "score": score,
+        "times": times,
+        "distance": distance,
+        "float": study.scores["float"][score][0],
+        "integer": study.scores["integer"][score][0],
+        "runs": rows,
+        "certified": {name: 0 if name in METHODS else run.certified for name, run in study.runs.items()},
+        "verdict": verdict(study),
+    }
+
+
+def _print(result: dict[str, Any]) -> None:
+    def shown(score: Any) -> str:
+        return "" if score[0] is None else f"{score[0]:.2%}"
+
+    times, runs, samples = result["times"], result["runs"], result["samples"]
+    ours = [name for name in runs if "paper" not in runs[name]]
+    ordered = [*(name for name in runs if name not in ours), *ours]
+    rows: list[list[Any]] = [
+        [
+            name,
+            *map(shown, runs[name]["scores"]),
+            f"{result['certified'][name]} of {samples}" if name in ours else "none",
+        ]
+        for name in ordered
+    ]
+    console.table(f"{result['score']} of {samples} samples, after T steps", ["", *map(str, times), "certified"], rows)
+    console.out.print(
+        f"float {shown(result['float'])}, integers {shown(result['integer'])}. T counts from when the input has reached "
+        f"the outputs, {result['distance']} steps after it began."
+    )
+    widths = [s[2] - s[1] for row in runs.values() for s in row["scores"] if s[1] is not None]
+    if widths:
+        console.out.print(f"Intervals of 95 % are up to {max(widths):.2%} wide; --json has them all.")
+    if "srp" in runs:
+        console.out.print("srp: T counts its second stage; the first takes as many steps as there are levels.")
+    if "parallel" in runs:
+        console.out.print("parallel: each layer waits for all T steps of the one before it.")
+    console.out.print(
+        f"Which answers are the integer network's the methods do not say; cif+wsc does: {result['verdict']}."
+    )
