@@ -56,8 +56,8 @@ class Material:
         """
         if self.calibration is None or not len(self.calibration):
             raise DataError(
-                "--method: thresholds and biases are calibrated on training images, and there are none. Save the "
-                "model with examples, or leave out if-percentile, opi, snm and calibrated."
+                "--method: thresholds and biases are calibrated on training samples, and there are none. Save the "
+                f"model with examples, or leave out {', '.join(k for k, v in METHODS.items() if v.calibrates)}."
             )
         return self.calibration
 
@@ -89,12 +89,15 @@ class Baseline:
         What is claimed of it in the limit, and tested here on neurons that were computed by hand.
     prepare : callable
         From the `Material` to a `lava_casc.study.Method`.
+    calibrates : bool
+        Whether it needs calibration samples.
     """
 
     title: str
     paper: str
     limit: str
     prepare: Callable[[Material], Method]
+    calibrates: bool = False
 
 
 #: By the name that ``lava-casc evaluate --method`` takes.
@@ -104,6 +107,7 @@ METHODS = {
         "Rueckauer et al., Frontiers in Neuroscience 2017, doi 10.3389/fnins.2017.00682",
         "for constant input the rate is clip(z, 0, lambda) but for less than lambda / T, always from below",
         lambda material: Rates(material.scaled, IF),
+        calibrates=True,
     ),
     "qcfs": Baseline(
         "IF from half a threshold, thresholds as trained",
@@ -117,12 +121,14 @@ METHODS = {
         "Bu et al., AAAI 2022, arXiv 2202.01440",
         "of all initial potentials half the threshold has the least mean squared error over evenly distributed z",
         lambda material: Rates(material.scaled, HALFWAY),
+        calibrates=True,
     ),
     "snm": Baseline(
         "signed neuron with memory: takes back at minus one threshold, thresholds as for if-percentile",
         "Wang, Zhang, Chen, Qu, IJCAI 2022, doi 10.24963/ijcai.2022/347",
         "takes back what it said too early where a whole threshold is missing, and keeps it where less is",
         lambda material: Rates(material.scaled, WITH_MEMORY),
+        calibrates=True,
     ),
     "srp": Baseline(
         "two stages of QCFS: neurons whose potential is not above 0 after L steps are silent in the second",
@@ -135,6 +141,7 @@ METHODS = {
         "Li et al., ICML 2021, arXiv 2106.06984, the light pipeline",
         "the mean error of each channel on the calibration samples is 0 but for rounding, where no neuron is clipped",
         lambda material: material.calibrate(),
+        calibrates=True,
     ),
     "parallel": Baseline(
         "parallel neurons: T steps at once, sorted",

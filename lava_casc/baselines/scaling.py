@@ -30,7 +30,7 @@ def percentile_thresholds(network: FloatNetwork, x: torch.Tensor, percentile: fl
     ----------
     network : FloatNetwork
         Its CQReLU are taken as ReLU: neither clipped nor quantized.
-    x : (N, ...) tensor
+    x : (N, ...) tensor of float64
         Real inputs.
     percentile : float
         0 to 100.
@@ -43,7 +43,7 @@ def percentile_thresholds(network: FloatNetwork, x: torch.Tensor, percentile: fl
     """
     neurons = [layer for layer in network.layers if isinstance(layer, FloatNeurons)]
     seen: dict[str, list[NDArray[np.float32]]] = {layer.name: [] for layer in neurons}
-    for part in x.to(torch.float64).split(BATCH):
+    for part in x.split(BATCH):
         values = {INPUT: part}
         for layer in network.layers:
             if isinstance(layer, MaxPool):
@@ -69,9 +69,8 @@ def percentile_network(
         It cannot be made to fit the hardware.
     """
     folded = fold(checkpoint.graph)
-    thresholds = percentile_thresholds(
-        folded, torch.as_tensor(samples, dtype=torch.float64) * checkpoint.input.scale, percentile
-    )
+    x = torch.as_tensor(samples, dtype=torch.float64) * checkpoint.input.scale
+    thresholds = percentile_thresholds(folded, x, percentile)
     layers = tuple(
         replace(layer, threshold=thresholds[layer.name]) if isinstance(layer, FloatNeurons) else layer
         for layer in folded.layers

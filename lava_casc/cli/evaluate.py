@@ -116,6 +116,10 @@ def evaluate(
     chosen = mode_of(mode, preset, wake_steps)
     if output is not None:
         check_writable(output)
+    if method is not None:
+        from lava_casc.cli.methods import check_use
+
+        check_use(method, engine, certified, slurm)
     checkpoint = load_checkpoint(model)
     if checkpoint.about.get("task") == "detection":
         source, task = str(data_dir), _detection(model, checkpoint, data, data_dir, split, samples)
@@ -135,9 +139,8 @@ def evaluate(
     schedule = schedule_of(integer, stored, chosen, wake_steps, sleep_steps, max_burst)
     methods: dict[str, Any] = {}
     if method is not None:
-        from lava_casc.cli.methods import check_use, prepared
+        from lava_casc.cli.methods import prepared
 
-        check_use(engine, certified, slurm)
         images = (source, data_dir, download) if checkpoint.about.get("task") is None else None
         methods = prepared(method, checkpoint, integer, images)
         if study is None:

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 CALIBRATED, NEURONS = 64, 1 << 26
 
 
-def check_use(engine: str, certified: bool, slurm: Path | None) -> None:
-    """Refuse options that have no meaning for methods that run in the reference simulator and certify nothing."""
+def check_use(names: str, engine: str, certified: bool, slurm: Path | None) -> None:
+    """Refuse unknown methods, and options without a meaning for what certifies nothing."""
+    from lava_casc.baselines import find
+
+    find(names)
     if engine != "reference" or certified or slurm is not None:
         raise DataError(
             "--method: runs in the reference simulator, and certifies nothing. Leave --engine, --certified and --slurm "
@@ -46,11 +49,12 @@ def prepared(
     """
     import numpy as np
 
-    from lava_casc.baselines import Material, find, prepare
+    from lava_casc.baselines import METHODS, Material, find, prepare
 
     chosen = find(names)
-    examples = checkpoint.examples
-    if examples is None and images is not None and not network.is_recurrent:
+    calibrates = any(METHODS[name].calibrates for name in chosen) and not network.is_recurrent
+    examples: Any = checkpoint.examples if calibrates else None
+    if examples is None and images is not None and calibrates:
         examples = training_images(*images, CALIBRATED)
     if examples is not None:
         examples = examples[: max(1, min(CALIBRATED, NEURONS // network.neurons))].astype(np.int64)
@@ -127,21 +131,17 @@ def _print(result: dict[str, Any]) -> None:
     def shown(score: Any) -> str:
         return "" if score[0] is None else f"{score[0]:.2%}"
 
-    times, runs, samples = result["times"], result["runs"], result["samples"]
+    times, runs, samples, certified = (result[key] for key in ("times", "runs", "samples", "certified"))
     ours = [name for name in runs if "paper" not in runs[name]]
     ordered = [*(name for name in runs if name not in ours), *ours]
     rows: list[list[Any]] = [
-        [
-            name,
-            *map(shown, runs[name]["scores"]),
-            f"{result['certified'][name]} of {samples}" if name in ours else "none",
-        ]
+        [name, *map(shown, runs[name]["scores"]), f"{certified[name]} of {samples}" if name in ours else "none"]
         for name in ordered
     ]
     console.table(f"{result['score']} of {samples} samples, after T steps", ["", *map(str, times), "certified"], rows)
     console.out.print(
-        f"float {shown(result['float'])}, integers {shown(result['integer'])}. T counts from when the input has reached "
-        f"the outputs, {result['distance']} steps after it began."
+        f"float {shown(result['float'])}, integers {shown(result['integer'])}. T counts from when the input has "
+        f"reached the outputs, {result['distance']} steps after it began."
     )
     widths = [s[2] - s[1] for row in runs.values() for s in row["scores"] if s[1] is not None]
     if widths:
