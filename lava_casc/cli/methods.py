@@ -87,7 +87,7 @@ def run_methods(
             schedule,
             Samples(task),
             scorer_of(task),
-            steps=max(times[-1] + distance, schedule.wake_steps),
+            steps=max(times[-1], schedule.wake_steps),
             variants=(),
             methods=methods,
             progress=bar,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lava_casc.report.raster import FAINT, INK, NEGATIVE, POSITIVE, RULE, new_figure
-from lava_casc.report.svg import GREEN, GREY, ORANGE, SKY
+from lava_casc.report.svg import GREEN, GREY, OLIVE, ORANGE, PURPLE, SKY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,28 +25,89 @@ STYLES: dict[str, tuple[str, Any]] = {
     "cif": (SKY, "--"),
     "cif+wsc": (POSITIVE, "-"),
     "graded": (GREEN, (0, (5, 1, 1, 1))),
+    "if-percentile": (GREY, ":"),
+    "opi": (ORANGE, "-."),
+    "snm": (NEGATIVE, (0, (3, 1, 1, 1, 1, 1))),
+    "qcfs": (SKY, "--"),
+    "srp": (PURPLE, "-"),
+    "calibrated": (INK, (0, (2, 1))),
+    "parallel": (OLIVE, ":"),
 }
+#: What stands at T = 1, 2, 4, ... on the curves of other methods.
+MARKERS = {"if-percentile": "o", "opi": "^", "snm": "v", "qcfs": "s", "srp": "D", "calibrated": "P", "parallel": "X"}
 #: The runs in which the paper's errors show.
 ABLATIONS = ("if", "if+wsc", "cif", "cif+wsc")
 
 
 def plot_scores(data: dict[str, Any], score: str) -> Figure:
-    """Draw a score after every step with its interval of 95 %, float and integers as lines across."""
-    figure, (axes,) = _figure()
-    end = data["steps"]
+    """Draw a score after every step with its interval of 95 %, float and integers as lines across.
+
+    Other methods have a panel of their own, beside the network whole and graded; T counts there from when the input has
+    reached the outputs, and doubles from mark to mark.
+    """
+    methods = [name for name in data["runs"] if name in MARKERS]
+    figure, panels = _figure(2 * HEIGHT + 1.2 if methods else HEIGHT, 2 if methods else 1)
+    axes, end = panels[0], data["steps"]
     for name, run in data["runs"].items():
-        points = np.array(run["points"])
-        values, low, high = (np.array([p[i] for p in data["scores"][name][score]], float) for i in range(3))
-        _line(axes, name, points, 100 * values, end)
-        axes.fill_between(points, 100 * low, 100 * high, color=STYLES[name][0], alpha=0.18, linewidth=0)
+        if name in methods:
+            continue
+        points, (values, low, high) = np.array(run["points"]), _percent(data, name, score)
+        _line(axes, name, points, values, end)
+        axes.fill_between(points, low, high, color=STYLES[name][0], alpha=0.18, linewidth=0)
+    _across(axes, data, score)
+    axes.set_ylabel(f"{score} (%)")
+    _finish(axes, data)
+    if methods:
+        _methods(panels[1], data, score, methods)
+        axes.legend(**_above(4))
+    else:
+        axes.legend(loc="lower right", ncols=2, **_legend())
+    return figure
+
+
+def _methods(axes: Axes, data: dict[str, Any], score: str, methods: Sequence[str]) -> None:
+    """Draw other methods, and the network whole and graded, over the steps that the outputs have heard."""
+    distance = max(layer["distance"] for layer in data["network"]["layers"] if layer["type"] == "Readout")
+    end = max(1, *(data["runs"][name]["steps"] - distance for name in methods))
+    ticks = [1 << k for k in range(end.bit_length())]
+    for name in [*methods, *(name for name in ("cif+wsc", "graded") if name in data["runs"])]:
+        heard, (values, low, high) = np.array(data["runs"][name]["points"]) - distance, _percent(data, name, score)
+        kept = (heard >= 1) & (heard <= end)
+        heard, values, low, high = heard[kept], values[kept], low[kept], high[kept]
+        if len(heard) and sum(data["runs"][name]["silent"]) == data["samples"] and heard[-1] < end:  # it is settled
+            heard = np.append(heard, end)
+            values, low, high = (np.append(each, each[-1]) for each in (values, low, high))
+        colour, dashes = STYLES[name]
+        marked = [i for i, t in enumerate(heard) if t in ticks]
+        axes.plot(
+            heard, values, color=colour, linestyle=dashes, linewidth=1.3 if name in methods else 2.2, label=name,
+            marker=MARKERS.get(name), markevery=marked, markersize=4.5, zorder=2 if name in methods else 3,
+        )  # fmt: skip
+        axes.fill_between(heard, low, high, color=colour, alpha=0.07, linewidth=0)
+    handles = axes.get_legend_handles_labels()[0]  # float and integers are named in the panel above
+    _across(axes, data, score)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.minorticks_off()
+    axes.set_xlim(0.93, end * 1.07)
+    axes.set_xlabel("T, steps since the input has reached the outputs")
+    axes.set_ylabel(f"{score} (%)")
+    _clean(axes)
+    axes.legend(handles=handles, **_above(3))
+
+
+def _percent(data: dict[str, Any], name: str, score: str) -> tuple[NDArray, NDArray, NDArray]:
+    """Return a run's scores, and the ends of their intervals."""
+    low, middle, high = (100 * np.array([p[i] for p in data["scores"][name][score]], float) for i in (1, 0, 2))
+    return middle, low, high
+
+
+def _across(axes: Axes, data: dict[str, Any], score: str) -> None:
+    """Draw float and integers as lines across."""
     for name, dots in (("float", (1, 1)), ("integer", (4, 2))):
         value = data["scores"][name][score][0][0]
         if value is not None:
             axes.axhline(100 * value, color=INK, linestyle=(0, dots), linewidth=1, label=name)
-    axes.set_ylabel(f"{score} (%)")
-    _finish(axes, data)
-    axes.legend(loc="lower right", ncols=2, **_legend())
-    return figure
 
 
 def plot_silence(data: dict[str, Any]) -> Figure:
@@ -118,7 +179,7 @@ def plot_relative_errors(data: dict[str, Any]) -> Figure:
 def plot_output_errors(data: dict[str, Any]) -> Figure:
     """Draw the squared error of the outputs against the float network, relative to their mean square (figure 4d)."""
     figure, (axes,) = _figure()
-    for name, run in data["runs"].items():
+    for name, run in _ours(data):
         values = np.array(run["squares"]) / max(data["logit_squares"], 1e-300)
         _line(axes, name, np.array(run["points"]), values, data["steps"])
     axes.set_yscale("log")
@@ -153,7 +214,7 @@ def plot_activity(data: dict[str, Any], name: str = "cif+wsc") -> Figure:
 def plot_synops(data: dict[str, Any]) -> Figure:
     """Draw the synaptic operations of a sample up to each step, relative to the float network's MACs."""
     figure, (axes,) = _figure()
-    for name, run in data["runs"].items():
+    for name, run in _ours(data):
         sums = np.sum([sums["synops"] for sums in run["layers"].values()], 0)
         values = np.cumsum(sums) / (data["samples"] * max(1, data["network"]["macs"]))
         _line(axes, name, np.arange(1, len(values) + 1), values, data["steps"])
@@ -239,6 +300,11 @@ def _figure(height: float = HEIGHT, rows: int = 1, columns: int = 1, **options: 
     return figure, list(np.atleast_1d(figure.subplots(rows, columns, **options)).flat)
 
 
+def _ours(data: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the runs of this network, those of other methods left out."""
+    return [(name, run) for name, run in data["runs"].items() if name not in MARKERS]
+
+
 def _panels(data: dict[str, Any]) -> tuple[Figure, list[tuple[Axes, tuple[str, dict[str, Any]]]]]:
     """Return a figure with a panel for each ablation that was run."""
     runs = [(name, data["runs"][name]) for name in ABLATIONS if name in data["runs"]]
@@ -285,6 +351,12 @@ def _depth_legend(axes: Axes, names: Sequence[str]) -> None:
 
 def _legend() -> dict[str, Any]:
     return {"fontsize": LETTERS, "frameon": False, "labelcolor": INK}
+
+
+def _above(columns: int) -> dict[str, Any]:
+    """Return where a legend stands that would hide curves: over the axes, as wide as they are."""
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1.01, 1, 0.1), "mode": "expand", "borderaxespad": 0}
+    return {**_legend(), **place, "ncols": columns, "handlelength": 2.8, "columnspacing": 0.8}
 
 
 def _finish(axes: Axes, data: dict[str, Any], end: int | None = None) -> None:

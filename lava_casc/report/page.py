@@ -28,6 +28,13 @@ NAMES = {
     "cif": "CIF: takes spikes back",
     "cif+wsc": "CIF + wake and sleep",
     "graded": "the same, graded spikes",
+    "if-percentile": "IF, thresholds at a percentile",
+    "qcfs": "QCFS",
+    "opi": "optimized initial potential",
+    "snm": "signed neuron with memory",
+    "srp": "SRP, its second stage",
+    "calibrated": "QCFS, calibrated biases",
+    "parallel": "parallel neurons",
 }
 
 
@@ -61,6 +68,7 @@ def study_page(
         data=data,
         found=data["summary"],
         scores=scores[:3],
+        others=any(name in figures.MARKERS for name in data["runs"]),
         plots=[_plot(*plot) for plot in _plots(data, scores)],
         layers=_layer_rows(data),
         costs=_cost_rows(data, tables, step_us),
@@ -127,7 +135,13 @@ def _plots(data: dict[str, Any], scores: Sequence[str]) -> list[tuple[str, str, 
     found = [
         (
             "scores", f"{score} after every step", figures.plot_scores(data, score),
-            "Bands: intervals of 95 %. The thin upright line marks the end of the wake.",
+            "Bands: intervals of 95 %. The thin upright line marks the end of the wake."
+            + (
+                " Below, methods of the literature: none of them certifies an answer. SRP has a stage before the steps "
+                "that are shown, and parallel neurons wait for all T steps in every layer."
+                if any(name in figures.MARKERS for name in data["runs"])
+                else ""
+            ),
         ),
         ("silence", "Certified silent", figures.plot_silence(data), "Samples whose answer is proven by each step."),
         (

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Of Okabe and Ito: told apart with every kind of colour vision.
-ORANGE, SKY, GREEN, GREY = "#E69F00", "#56B4E9", "#009E73", "#999999"
+ORANGE, SKY, GREEN, GREY, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#999999", "#CC79A7"
+#: Of Tol's muted colours; readable on white and on black like the others.
+OLIVE = "#999933"
 #: The custom properties of the page's style sheet that each colour of a figure becomes.
 VARIABLES = {
     INK: "ink", "#000000": "ink", FAINT: "faint", RULE: "rule", SLEEP: "sleep", "#FFFFFF": "paper",

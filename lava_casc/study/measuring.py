@@ -112,7 +112,7 @@ def measure(
     quantization : dict, optional
         As `quantization_errors` returns it; kept with the layers.
     methods : mapping of str to Method, optional
-        By name, other ways to run the model; for `steps` steps. Not for recurrent networks.
+        By name, other ways to run the model, until the outputs have heard `steps` steps. Not for recurrent networks.
     folder : Path, optional
         Where to save after every chunk of samples, and to go on from where it was saved.
     progress : callable
@@ -155,7 +155,7 @@ def measure(
         bound=network.certified_by(schedule),
         phases=phases,
         runs={name: _begun(network, name, run) for name, run in _schedules(network, schedule, steps, names).items()}
-        | {name: _begun_method(name, method, steps) for name, method in methods.items()},
+        | {name: _begun_method(name, method, steps + _distance(network)) for name, method in methods.items()},
         expected={layer.name: 0.0 for layer in network if isinstance(layer, Neurons)},
     )
     if folder is not None and (folder / PROGRESS).exists():
@@ -208,6 +208,11 @@ def _begun(network: IntegerNetwork, name: str, schedule: WakeSleepSchedule) -> R
         },
         [0] * schedule.period if variant == WHOLE else [],
     )
+
+
+def _distance(network: IntegerNetwork) -> int:
+    """Return the steps that the input takes to the farthest output."""
+    return max(network.distances[readout.name][0] for readout in network.readouts)
 
 
 def _begun_method(name: str, method: Method, steps: int) -> Run:
