@@ -97,7 +97,7 @@ def test_studies_are_compared(home):
         (("report", "nowhere"), "nowhere: no readable JSON"),
         (("report", "broken.json"), "broken.json: no readable JSON"),
         (("report", "other.json"), "other.json: holds no study"),
-        (("report", "newer.json"), "its version (2) exceeds what is known (1). Update lava_casc"),
+        (("report", "newer.json"), "its version (3) exceeds what is known (2). Update lava_casc"),
         (("report", "damaged.json"), "damaged.json: is damaged ('runs')"),
         (("report", "out", "samples.json"), "were run on different samples"),
         (("report", "out", "layers.json"), "are of different architectures"),
@@ -109,7 +109,7 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(home, argument
     data = json.loads((home / "out/study.json").read_text())
     (home / "broken.json").write_text("{")
     (home / "other.json").write_text("[1]")
-    (home / "newer.json").write_text(json.dumps({**data, "version": 2}))
+    (home / "newer.json").write_text(json.dumps({**data, "version": 3}))
     (home / "damaged.json").write_text(json.dumps({k: v for k, v in data.items() if k != "runs"}))
     (home / "samples.json").write_text(json.dumps({**data, "data": "0"}))
     layers = [{**layer, "shape": [1]} for layer in data["network"]["layers"]]
