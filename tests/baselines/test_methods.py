@@ -11,6 +11,7 @@ from random_networks import random_recurrent
 
 import lava_casc
 from lava_casc.baselines import METHODS, Material, ParallelTimes, Rates, find, prepare
+from lava_casc.baselines.registry import HALFWAY, IF, WITH_MEMORY
 from lava_casc.dynamics import WHOLE
 from lava_casc.errors import DataError, UnsupportedModelError
 from lava_casc.frontend import fold, load_checkpoint
@@ -98,6 +99,22 @@ def test_each_method_is_a_configuration_of_its_own(material, methods, images):
             assert set(method.layers) == set(record.messages)
     assert len(set(said.values())) == len(METHODS)
     assert len({repr([np.asarray(p).tobytes() for p in m.parts]) for m in methods.values()}) == len(METHODS)
+
+
+def test_each_name_stands_for_its_papers_neuron_and_thresholds(material, methods):
+    trained, scaled = material.rates, material.scaled
+    assert trained != scaled
+    for name, network, variant, first in (
+        ("if-percentile", scaled, IF, None),
+        ("qcfs", trained, HALFWAY, None),
+        ("opi", scaled, HALFWAY, None),
+        ("snm", scaled, WITH_MEMORY, None),
+        ("srp", trained, HALFWAY, 8),
+    ):
+        found = methods[name]
+        assert (found.network, found.variant, found.silencing) == (network, variant, first), name
+    assert (methods["calibrated"].variant, methods["calibrated"].silencing) == (HALFWAY, None)
+    assert methods["calibrated"].network != trained
 
 
 def test_outputs_are_the_mean_of_what_the_readout_hears(methods, material, images):

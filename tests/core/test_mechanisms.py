@@ -106,15 +106,15 @@ def test_masks_are_not_for_recurrent_networks():
 
 
 def test_sums_beside_a_great_threshold_are_exact():
-    """2**24 - 1 and a threshold beyond it: with the slack of a negative threshold float32 would round."""
-    threshold = (1 << 23) + 1
-    network = dense_network(neuron("n", "input", [[1]], threshold=threshold, levels=1), low=-1, high=threshold - 1)
-    variant = Variant(signed=True, sleeps=False, initial=Fraction(1), negative_threshold=Fraction(1))
-    for image in (-1, 0, threshold - 1, threshold - 2):
-        schedule = WakeSleepSchedule(1, 4)
-        found = simulate(network, [[image]], schedule, record=("spikes",), variant=variant)
-        run = naive_simulate(network, np.array([image]), schedule, True, False, initial=1, below=1)
+    """The input alone stays below 2**24; with a whole threshold of 2**23 - 2 at first, float32 would round."""
+    threshold, high = (1 << 23) - 2, (1 << 24) - 1
+    network = dense_network(neuron("n", "input", [[1]], threshold=threshold, levels=1), high=high)
+    variant, schedule = Variant(signed=False, sleeps=True, initial=Fraction(1)), WakeSleepSchedule(1, 1)
+    for image in (high, high - 1, 1, 0):
+        found = simulate(network, [[image]], schedule, record=("spikes", "potentials"), variant=variant)
+        run = naive_simulate(network, np.array([image]), schedule, False, True, initial=1)
         assert flat(found.spikes["n"][0]) == flat(np.array(run.spikes["n"]))
+        assert flat(found.potentials["n"][0]) == flat(np.array(run.potentials["n"]))
 
 
 def test_the_mechanisms_differ():
