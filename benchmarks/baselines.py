@@ -44,7 +44,7 @@ def main() -> None:
     console.out.print(text, markup=False, highlight=False, soft_wrap=True)
     if options.page is not None:
         before, _, rest = _read(options.page).partition(begin)
-        options.page.write_text(f"{before}{begin}\n\n{text}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+        options.page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
 def measure(checkpoint: Any, images: Any, labels: Any, training: Any, methods: str, bar: Any) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def page(name: str, found: dict[str, Any]) -> str:
         ours = row in ("cif+wsc", "graded")
         same.append([row, *(f"{s[0]:.1%}" for s in scores["same"]), f"{found['certified']} of {n}" if ours else "none"])
     tables = ("\n".join(f"| {' | '.join(line)} |" for line in part) for part in (lines, same))
-    return head + "\n" + "\n\n".join(tables) + "\n"
+    return head + "\n" + "\n\n".join(tables)
 
 
 def shown(score: Any) -> str:

@@ -75,7 +75,7 @@ class Rates:
         One that does not sleep.
     silencing : int, optional
         The steps of a first stage, after which the neurons whose potential is not above 0 are silent for good, and the
-        second stage begins anew (SRP). The steps that are counted are those of the second.
+        second stage begins anew (SRP, arXiv 2302.02091). The steps that are counted are those of the second.
     """
 
     network: IntegerNetwork
