@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from random_networks import random_recurrent
+from torch import nn
 
 import lava_casc
 from lava_casc.baselines import METHODS, Material, ParallelTimes, Rates, find, prepare
 from lava_casc.baselines.registry import HALFWAY, IF, WITH_MEMORY
 from lava_casc.dynamics import WHOLE
 from lava_casc.errors import DataError, UnsupportedModelError
-from lava_casc.frontend import fold, load_checkpoint
+from lava_casc.frontend import Checkpoint, CQReLU, InputSpec, fold, load_checkpoint, trace
 from lava_casc.frontend.fold import FloatNeurons, evaluate
 from lava_casc.network import Neurons
 from lava_casc.pipeline import Options, convert_checkpoint
@@ -135,9 +137,46 @@ def test_outputs_are_the_mean_of_what_the_readout_hears(methods, material, image
 
 
 def _scaled(material, images):
-    import torch
-
     return torch.tensor(images) * material.checkpoint.input.scale
+
+
+class _Heads(nn.Module):
+    """Two outputs, a layer apart, and levels that differ."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 9), nn.Linear(9, 7)
+        self.acts = nn.ModuleList([CQReLU(4, 1.0, "round"), CQReLU(6, 1.5, "round")])
+        self.near, self.far = nn.Linear(9, 3), nn.Linear(7, 2)
+
+    def forward(self, x):
+        x = self.acts[0](self.first(x))
+        return {"near": self.near(x), "far": self.far(self.acts[1](self.second(x)))}
+
+
+def test_outputs_at_several_distances_each_have_a_t_of_their_own():
+    torch.manual_seed(3)
+    checkpoint = Checkpoint(trace(_Heads().eval(), (6,)), InputSpec((6,), 0, 9, 0.2))
+    network = convert_checkpoint(checkpoint, Options(verify=0)).network
+    samples = np.random.default_rng(0).integers(0, 10, (12, 6))
+    methods = prepare(find("all"), Material(checkpoint, network, samples))
+    distances = {readout.name: network.distances[readout.name][0] for readout in network.readouts}
+    assert distances == {"near": 2, "far": 3}
+    real = checkpoint.model(torch.tensor(samples) * 0.2)
+    for name, method in methods.items():
+        outputs, _ = method.run(samples, 3 + 64)
+        assert [output.shape for output in outputs[-1]] == [(12, 3), (12, 2)]
+        for found, wanted in zip(outputs[-1], real, strict=True):
+            if name in ("qcfs", "parallel"):  # 64 steps: near the network that is clipped and not quantized
+                assert np.abs(found - wanted.detach().numpy()).max() < 0.2
+    qcfs = methods["qcfs"]
+    assert isinstance(qcfs, Rates)
+    by_step = lava_casc.simulate(
+        qcfs.network, samples, WakeSleepSchedule(1, 9), record=("logits",), variant=qcfs.variant
+    ).logits_by_step
+    for step, found in zip(qcfs.points(10), qcfs.run(samples, 10)[0], strict=True):
+        for output, (name, values) in zip(found, network.outputs(by_step[:, step - 1]).items(), strict=True):
+            assert np.allclose(output, values / max(1, step - distances[name]), rtol=1e-12)
 
 
 def test_parallel_neurons_at_t_of_l_are_the_network_itself(methods, material, images):
