@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,3 +225,27 @@ def test_relu_and_cqrelu_networks_have_the_same_weights():
         f"{n}.threshold" for n, m in quantized.named_modules() if isinstance(m, CQReLU)
     }
     assert {type(m) for m in replace_relu(plain, 8).modules()} == {type(m) for m in quantized.modules()}
+
+
+def test_the_benchmark_measures_each_row_once_and_makes_a_table(relu, tmp_path, monkeypatch, capsys):
+    where = Path(__file__).parents[2] / "benchmarks/calibration.py"
+    spec = importlib.util.spec_from_file_location("calibration_benchmark", where)
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    monkeypatch.setattr(bench, "WAYS", [{"method": "mse", "per_channel": False, "bias_correction": True}])
+    page, results = tmp_path / "page.md", tmp_path / "results.json"
+    page.write_text(f"before\n{bench.BEGIN}\nold\n{bench.END}\nafter\n")
+    given = ["bench", str(relu), "--levels", "4", "--test-samples", "60", "--json", str(results), "--page", str(page)]
+    monkeypatch.setattr(sys, "argv", given)
+    bench.main()
+    first = json.loads(results.read_text())
+    (row,) = first["relu"]["rows"].values()
+    text = page.read_text()
+    shown = f"{row['float']:.1%} ({row['integer']:.1%})"
+    assert f"| mse | layer | yes | 0 | {shown} |" in text
+    assert text.startswith(f"before\n{bench.BEGIN}\n")
+    assert text.endswith(f"{bench.END}\nafter\n")
+    assert "old" not in text
+    bench.main()
+    assert json.loads(results.read_text()) == first
+    capsys.readouterr()
