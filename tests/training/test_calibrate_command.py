@@ -234,7 +234,7 @@ def test_the_benchmark_measures_each_row_once_and_makes_a_table(relu, tmp_path, 
     spec.loader.exec_module(bench)
     monkeypatch.setattr(bench, "WAYS", [{"method": "mse", "per_channel": False, "bias_correction": True}])
     page, results = tmp_path / "page.md", tmp_path / "results.json"
-    page.write_text(f"before\n{bench.BEGIN}\nold\n{bench.END}\nafter\n")
+    page.write_text(f"before\n{bench.BEGIN}\noutdated\n{bench.END}\nafter\n")
     given = ["bench", str(relu), "--levels", "4", "--test-samples", "60", "--json", str(results), "--page", str(page)]
     monkeypatch.setattr(sys, "argv", given)
     bench.main()
@@ -245,7 +245,7 @@ def test_the_benchmark_measures_each_row_once_and_makes_a_table(relu, tmp_path, 
     assert f"| mse | layer | yes | 0 | {shown} |" in text
     assert text.startswith(f"before\n{bench.BEGIN}\n")
     assert text.endswith(f"{bench.END}\nafter\n")
-    assert "old" not in text
+    assert "outdated" not in text
     bench.main()
     assert json.loads(results.read_text()) == first
     capsys.readouterr()
