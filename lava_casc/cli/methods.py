@@ -143,9 +143,10 @@ def _print(result: dict[str, Any]) -> None:
         f"float {shown(result['float'])}, integers {shown(result['integer'])}. T counts from when the input has "
         f"reached the outputs, {result['distance']} steps after it began."
     )
-    widths = [s[2] - s[1] for row in runs.values() for s in row["scores"] if s[1] is not None]
-    if widths:
-        console.out.print(f"Intervals of 95 % are up to {max(widths):.2%} wide; --json has them all.")
+    scores = [score for row in runs.values() for score in row["scores"]]
+    if all(low is not None for _, low, _ in scores):
+        widest = max(high - low for _, low, high in scores)
+        console.out.print(f"Intervals of 95 % are up to {widest:.2%} wide; --json has them all.")
     if "srp" in runs:
         console.out.print("srp: T counts its second stage; the first takes as many steps as there are levels.")
     if "parallel" in runs:
