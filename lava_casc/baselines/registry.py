@@ -133,8 +133,7 @@ METHODS = {
     "srp": Baseline(
         "two stages of QCFS: neurons whose potential is not above 0 after L steps are silent in the second",
         "Hao et al., AAAI 2023, arXiv 2302.02091",
-        "a neuron whose drive is negative says nothing, once L steps have brought its potential to 0 or below, whatever "
-        "the order in which spikes arrive",
+        "a neuron whose drive is negative says nothing, once L steps have brought its potential to 0 or below",
         lambda material: Rates(material.rates, HALFWAY, silencing=material.network.levels),
     ),
     "calibrated": Baseline(
