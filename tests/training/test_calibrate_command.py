@@ -34,14 +34,6 @@ from lava_casc.training import build, evaluate, load_dataset, train_checkpoint
 pytest.importorskip("sklearn")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def data():
     return load_dataset("digits")

@@ -15,14 +15,6 @@ from lava_casc.training.loop import parameter_groups
 STEPS = 5
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Recording(torch.optim.SGD):
     """SGD that writes its learning rates down."""
 

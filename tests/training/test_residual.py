@@ -13,27 +13,9 @@ from lava_casc.frontend import CQReLU
 from lava_casc.network import Dense, Input, IntegerNetwork, Neurons, Readout
 from lava_casc.reference import simulate
 from lava_casc.schedule import WakeSleepSchedule
-from lava_casc.training import Dataset, ResidualError, ResidualNoise, residual_errors, spiking, train
+from lava_casc.training import ResidualError, ResidualNoise, residual_errors, spiking, train
 
 SETTINGS = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05, "seed": 5}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def toy():
-    rng = np.random.default_rng(0)
-    labels = np.arange(120) % 3
-    images = rng.integers(0, 4, (120, 1, 4, 6)).astype(np.uint8)
-    for i, label in enumerate(labels):
-        images[i, :, :, 2 * label : 2 * label + 2] += 4
-    return Dataset("toy", ("a", "b", "c"), images[:90], labels[:90], images[90:], labels[90:], 7, 1 / 7)
 
 
 def _model(levels=4):

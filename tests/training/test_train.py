@@ -6,26 +6,7 @@ import torch
 from torch import nn
 
 from lava_casc.errors import CheckpointError
-from lava_casc.training import Augmentation, Dataset, evaluate, train
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def toy():
-    """Three classes of 4x5 images: a bright left, middle or right, on noise."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(120) % 3
-    images = rng.integers(0, 4, (120, 1, 4, 6)).astype(np.uint8)
-    for i, label in enumerate(labels):
-        images[i, :, :, 2 * label : 2 * label + 2] += 4
-    return Dataset("toy", ("a", "b", "c"), images[:90], labels[:90], images[90:], labels[90:], 7, 1 / 7)
+from lava_casc.training import Augmentation, evaluate, train
 
 
 def _model(seed=0, dropout=0.0):
