@@ -10,6 +10,7 @@ import pytest
 from naive import flat, naive_simulate
 from random_networks import random_graph, random_images, random_network, random_recurrent, random_sequences
 
+from lava_casc.cli.engines import schedule_of
 from lava_casc.errors import InvalidNetworkError, RangeError
 from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Neurons, Readout
 from lava_casc.reference import forward, simulate
@@ -104,6 +105,13 @@ def test_a_released_layer_waits_for_the_slowest_of_its_inputs():
     # The image arrives in step 2; a speaks in 2, 3, 4; the pool relays in 3, 4, 5; b hears that in 4, 5, 6.
     assert {name: timing.release for name, timing in found.items()} == {"a": 2, "pool": 5, "b": 6, "end": 9}
     assert network.silence_bound(network.schedule("graded", max_burst=gamma)) == 8
+
+
+def test_a_new_wake_leaves_the_files_bursts_as_they_are():
+    network = _in_a_row(6)
+    for mode, burst in (("graded", 2), ("burst", 3), ("graded", None), ("unary", None)):
+        stored = network.schedule(mode, max_burst=burst)
+        assert schedule_of(network, stored, None, 5, None) == network.schedule(mode, 5, max_burst=burst)
 
 
 def _in_a_row(levels):

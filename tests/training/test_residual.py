@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from lava_casc.cli import main
 from lava_casc.dynamics import VARIANTS
 from lava_casc.errors import CheckpointError
-from lava_casc.frontend import CQReLU
+from lava_casc.frontend import CQReLU, load_checkpoint
 from lava_casc.network import Dense, Input, IntegerNetwork, Neurons, Readout
 from lava_casc.reference import simulate
 from lava_casc.schedule import WakeSleepSchedule
@@ -119,8 +122,9 @@ def test_noise_is_there_while_training_and_never_else():
         difference = (inside["value"] - clean)[between]
         # Of one level, 2 / 4, at both ends cut off.
         assert 0.3 < float(difference.std()) < 0.55
-        assert inside["value"].min() >= 0
-        assert inside["value"].max() <= 2
+        assert inside["value"].min() == 0
+        model(20 * x)  # most neurons are at the top
+        assert inside["value"].max() == 2
         noise.strength = 0.0
         assert (model(x) == quiet).all()
         handle.remove()
@@ -176,6 +180,21 @@ def test_it_resumes_with_the_same_noise_alone(toy, tmp_path):
     resumed = _model()  # it measures in training mode, without the noise of the epoch before
     train(resumed, toy, **how, residual=ResidualError(2))
     assert all((a == b).all() for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_the_command_trains_for_few_steps_and_notes_it(tmp_path, monkeypatch):
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    weights = []
+    for name, options in (("plain.pt", ()), ("noisy.pt", ("--residual-steps", "2"))):
+        monkeypatch.setattr(sys, "argv", ["lava-casc", "train", "--epochs", "1", "-o", name, *options])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        checkpoint = load_checkpoint(tmp_path / name)
+        assert checkpoint.about.get("residual_steps") == (2 if options else None)
+        weights.append(next(iter(checkpoint.model.parameters())))
+    assert (weights[0] != weights[1]).any()
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"steps": 1, "samples": 0}, {"steps": 1, "rise": 1.5}])
