@@ -1,7 +1,7 @@
-# The first use of demo, test, verify, bench, docs or lint installs everything that requirements.lock names into .venv;
+# The first use of demo, test, verify, bench, docs, notebooks or lint installs everything that requirements.lock names into .venv;
 # after that nothing is installed again until the lock, pyproject.toml or .ci/setup changes.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-torch verify bench docs lint lock clean
+.PHONY: help demo test test-torch verify bench docs notebooks lint lock clean
 
 PYTHON := .venv/bin/python
 
@@ -34,6 +34,9 @@ bench: .venv/ready  ## how fast everything is, side by side with what else there
 docs: .venv/ready  ## the documentation as a site, in out/docs, without a network
 	@$(PYTHON) -m sphinx -b html -W --keep-going -q docs out/docs
 	@echo out/docs/index.html
+
+notebooks: .venv/ready  ## execute the notebooks, and write them with what they print and draw
+	@$(PYTHON) notebooks/make.py
 
 lint: .venv/ready  ## style, format and types
 	@$(PYTHON) -m ruff check --output-format concise

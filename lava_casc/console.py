@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -26,9 +27,10 @@ from lava_casc.errors import CascError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-#: Results go to stdout, everything about how it goes to stderr.
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+#: Results go to stdout, everything about how it goes to stderr. Colours and bars are for a terminal, whatever a program
+#: that reads the output, such as a notebook, has put into FORCE_COLOR.
+out = Console(highlight=False, soft_wrap=True, force_terminal=sys.stdout.isatty())
+err = Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=sys.stderr.isatty())
 
 
 @contextmanager
@@ -64,11 +66,16 @@ def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     for row in rows:
         shown.add_row(*(escape(f"{cell:.4g}" if isinstance(cell, float) else str(cell)) for cell in row))
     # A pipe has no width of its own: do not fold the table to 80 columns there.
-    console = out if out.is_terminal else Console(width=160, highlight=False)
+    console = out if out.is_terminal else Console(width=160, highlight=False, force_terminal=False)
     if Measurement.get(console, console.options.update(width=10_000), shown).maximum > console.width:
         for column_shown in shown.columns[1:]:
             column_shown.no_wrap = False  # rather in several lines than cut off
     console.print(shown)
+
+
+def show_json(data: Any) -> None:
+    """Print data to stdout for a program to read."""
+    out.print(json.dumps(data, indent=2), markup=False)
 
 
 def reports_errors(command: Command) -> Command:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -105,7 +104,7 @@ def calibrate(
         _save(paths[n], replace(made, about=about))
         found["levels"][str(n)] = {**row, "file": str(paths[n])}
     if as_json:
-        console.out.print_json(json.dumps(found))
+        console.show_json(found)
         return
     _print(found)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -111,7 +110,7 @@ def submit(
         raise
     result["job"] = state.job
     if as_json:
-        console.out.print_json(json.dumps(result))
+        console.show_json(result)
         return
     console.out.print(f"{path}: started, {'job' if launcher == 'sbatch' else 'process'} {state.job}")
     console.out.print(f"then: lava-casc jobs {path}, lava-casc collect {path}")
@@ -149,7 +148,7 @@ def jobs(
             for task, chosen in enumerate(folder.tasks)
         ]
     if as_json:
-        console.out.print_json(json.dumps(rows))
+        console.show_json(rows)
         return
     columns = ["folder", "job", "task", "samples", "state", "log"]
     console.table("submitted runs", columns, [[*list(row.values())[:-1], "\n".join(row["log"])] for row in rows])
@@ -190,7 +189,7 @@ def collect(
             np.savez(file, logits=record.logits, certified=record.certified, last_spike=record.last_spike)
     if as_json:
         rows = [vars(difference) for difference in wrong]
-        console.out.print_json(json.dumps({**result, "differences": rows}))
+        console.show_json({**result, "differences": rows})
     else:
         console.out.print(
             f"{record.engine}: certified silent: {result['certified_samples']} of {len(record)} samples; logits that "
@@ -249,7 +248,7 @@ def _show(result: dict[str, Any], launcher: str, as_json: bool) -> None:
     import shlex
 
     if as_json:
-        console.out.print_json(json.dumps({**result, "launcher": launcher}))
+        console.show_json({**result, "launcher": launcher})
         return
     sources = [name for name in result["files"] if name.startswith("src/")]
     rows: list[list[Any]] = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 from lava_casc import console
@@ -16,7 +15,7 @@ def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
 
     checks = diagnose()
     if as_json:
-        console.out.print_json(json.dumps([asdict(check) for check in checks]))
+        console.show_json([asdict(check) for check in checks])
         return
     console.table(
         "lava-casc doctor",

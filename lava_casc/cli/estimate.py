@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,7 +66,7 @@ def estimate(
     if picture is not None and placement is not None:
         _draw(placement, picture)
     if as_json:
-        console.out.print_json(json.dumps(result))
+        console.show_json(result)
         return
     _print(result, hardware)
 
@@ -199,7 +198,8 @@ def _print(result: dict[str, Any], hardware: Hardware) -> None:
         ]
         console.table(f"{hardware.name}: the fullest core of each layer", columns, rows)
         console.out.print(
-            f"{placement['cores']:,} cores, {placement['chips']:,} chips; {placement['routes']:,} routes, "
+            f"{_count(placement['cores'], 'core')}, {_count(placement['chips'], 'chip')}; "
+            f"{_count(placement['routes'], 'route')}, "
             f"{placement['routes_between_chips']:,} of them from chip to chip"
         )
     else:
@@ -234,3 +234,7 @@ def _print(result: dict[str, Any], hardware: Hardware) -> None:
             f"Assumed, because nothing is public: {', '.join(unknown).replace('_', ' ')} of a core. "
             "Nothing here was ever run on a chip."
         )
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -206,7 +205,7 @@ def evaluate(
         traces = {name: getattr(found, name).tolist() for name in ("simulated", "certified", "last_spike")}
         pipeline.write_json(output, {**result, **traces})
     if as_json:
-        console.out.print_json(json.dumps(result))
+        console.show_json(result)
         return
     _print_evaluation(result)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,7 +79,7 @@ def export(
     if report is not None:
         pipeline.write_json(report, summary)
     if as_json:
-        console.out.print_json(json.dumps(summary))
+        console.show_json(summary)
         return
     _print_conversion(summary)
     if report is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +96,7 @@ def run_methods(
     if output is not None:
         files.write_json(output, result, DataError)
     if as_json:
-        console.out.print_json(json.dumps(result))
+        console.show_json(result)
         return
     _print(result)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,7 +52,7 @@ def report(
         page = comparison_page(rows, found, tables, step_us)
     save_page(page, target)
     if as_json:
-        console.out.print_json(json.dumps({"page": str(target), "rows": rows}))
+        console.show_json({"page": str(target), "rows": rows})
         return
     if len(found) == 1:
         console.out.print(found[0]["summary"]["verdict"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -139,7 +138,7 @@ def run(
             },
         )
     if as_json:
-        console.out.print_json(json.dumps(result))
+        console.show_json(result)
         return
     _print_run(result)
     if picture is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
 import sys
@@ -119,7 +118,7 @@ def run_study(
     save_figure(figures.plot_scores(data, next(iter(data["scores"]["float"]))), folder / "scores.png")
     _draw(found, network, schedule, samples, drawn, folder)
     if as_json:
-        console.out.print_json(json.dumps(summary(found)))
+        console.show_json(summary(found))
         return
     _print(found, folder)
 
