@@ -8,7 +8,7 @@ import typer
 
 import lava_casc
 from lava_casc import console
-from lava_casc.cli import calibrate, cluster, doctor, estimate, evaluate, export, report, run, train
+from lava_casc.cli import calibrate, cluster, doctor, estimate, evaluate, export, import_, report, run, train
 
 app = typer.Typer(
     name="lava-casc",
@@ -42,6 +42,7 @@ def _options(
 # In the order in which a newcomer needs them.
 for command, example in (
     (train.train, "lava-casc train --data cifar10 --data-dir data --levels 8 --epochs 20 -o out/resnet20.pt"),
+    (import_.import_, "lava-casc import network.onnx -o out/network.pt --input-range 0,255 --input-scale 1/255"),
     (calibrate.calibrate, "lava-casc calibrate relu.pt --data cifar10 --data-dir data --levels 4,8,16"),
     (export.export, "lava-casc export out/digits.pt -o out/digits.net --verify 64 --report out/export.json"),
     (run.run, "lava-casc run out/digits.net --data digits --mode graded --samples 100"),
@@ -57,4 +58,4 @@ for command, example in (
     (cluster.cancel, "lava-casc cancel out/jobs/digits"),
     (doctor.doctor, "lava-casc doctor --json"),
 ):
-    app.command(epilog=f"Example: {example}")(command)
+    app.command(command.__name__.removesuffix("_"), epilog=f"Example: {example}")(command)
