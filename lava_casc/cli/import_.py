@@ -58,16 +58,17 @@ def import_(
     save_model(output, model, spec, about={} if dataset is None else {"dataset": dataset})
     kinds = [op.kind for op in model.graph.operations]
     to_calibrate = sum(kind in UNQUANTIZED for kind in kinds)
+    counts = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds) if kind != "input"}
     found = {
         "file": str(output),
         "input": {"shape": list(spec.shape), "low": spec.low, "high": spec.high, "scale": spec.scale},
-        "operations": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds) if kind != "input"},
+        "operations": counts,
         "to_calibrate": to_calibrate,
     }
     if as_json:
         console.out.print_json(json.dumps(found))
         return
-    console.table(f"{file}", ["operation", "how many"], [list(row) for row in found["operations"].items()])
+    console.table(f"{file}", ["operation", "how many"], [list(row) for row in counts.items()])
     console.out.print(
         f"input {'x'.join(map(str, spec.shape))}, integers {spec.low} to {spec.high} times {spec.scale:g}"
     )

@@ -28,7 +28,10 @@ from lava_casc.errors import CascError, UnsupportedModelError, first_line
 from lava_casc.frontend import CQReLU, GraphModel, InputSpec
 from lava_casc.interchange.common import channelwise, damaged, existing, input_shape, library, traced
 
-#: What onnx2torch reads in full, so that every newer (or older) file is brought to it.
+#: The version of ONNX's operations that every older file is brought to first: with all of its types, and what onnx's
+#: own interpreter runs as specified (before 14 it normalizes batches as in training).
+FIRST = 21
+#: What onnx2torch reads in full, so that every file is brought to it last.
 OPSET = 17
 #: The least and the greatest of the integers that an activation may be quantized to, by ONNX's name for the type.
 _INTEGERS = {
@@ -36,7 +39,7 @@ _INTEGERS = {
     for bits in (2, 4, 8, 16)
     for low, high in ((0, 2**bits - 1), (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1))
 }
-#: Clip's limits before opset 11, where they were attributes: the greatest float32.
+#: Clip's limits where there were none before opset 11, which made them attributes: the greatest float32.
 _NO_LIMIT = 3.4e38
 #: What a module of torch.fx calls its own already.
 _TAKEN = {*dir(fx.GraphModule), *vars(nn.Module()), "graph", "code", "initializers"}
@@ -78,22 +81,25 @@ def read_onnx(
             model = onnx.inliner.inline_local_functions(model)
     except Exception as error:  # protobuf and the checker raise errors of their own
         raise damaged(path, "an ONNX file", error) from error
+    try:
+        versions = {opset.domain: opset.version for opset in model.opset_import}
+        if versions.get("", versions.get("ai.onnx", FIRST)) < FIRST:
+            model = onnx.version_converter.convert_version(model, FIRST)
+    except Exception as error:  # an operation that its newer versions do not know
+        raise _unread(path, error) from error
     entry, batch, found = _entry(path, onnx, model)
     spec = InputSpec(input_shape(path, found, shape), low, high, scale)
     concrete = copy.deepcopy(model)
     _set_input_shape(concrete, entry, (batch or 2, *spec.shape))
     rewriter = _Rewriter(path, onnx, concrete, entry, spec)
     try:
-        # Before version 14, onnx's interpreter normalizes batches as in training, against ONNX's own specification.
-        original = evaluator(model if rewriter.opset >= 14 else onnx.version_converter.convert_version(model, OPSET))
+        original = evaluator(model)
         plain = rewriter.rewritten()
         module = onnx2torch.convert(onnx.version_converter.convert_version(plain, OPSET))
     except CascError:
         raise
     except Exception as error:  # whatever a library says of a graph that it does not like
-        raise UnsupportedModelError(
-            f"{path}: cannot be read ({type(error).__name__}: {first_line(error)}). Supported are {SUPPORTED}."
-        ) from error
+        raise _unread(path, error) from error
     for name, made in rewriter.made.items():
         if hasattr(module, name):
             setattr(module, name, made)
@@ -101,6 +107,12 @@ def read_onnx(
     return traced(
         path, module.float(), spec, batch, lambda x: original.run(None, {entry: x.numpy().astype(dtype)})
     ), spec
+
+
+def _unread(path: Path, error: BaseException) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{path}: cannot be read ({type(error).__name__}: {first_line(error)}). Supported are {SUPPORTED}."
+    )
 
 
 def _entry(path: Path, onnx: Any, model: Any) -> tuple[str, int | None, list[int | None]]:
@@ -149,7 +161,7 @@ class _Rewriter:
     def __init__(self, path: Path, onnx: Any, model: Any, entry: str, spec: InputSpec) -> None:
         self.path, self.onnx, self.model, self.entry, self.spec = path, onnx, model, entry, spec
         self.opsets = {opset.domain: opset.version for opset in model.opset_import}
-        self.opset = self.opsets.get("", self.opsets.get("ai.onnx", OPSET))
+        self.opset = self.opsets.get("", self.opsets.get("ai.onnx", FIRST))
         graph = model.graph
         self.constants: dict[str, NDArray] = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
         self.shapes: dict[str, tuple[int, ...]] = {}

@@ -177,7 +177,11 @@ class _Translator:
         given |= dict(zip((argument.name for argument in schema.arguments), node.args, strict=False))
         given |= node.kwargs
         tensors = [value for value in given.values() if isinstance(value, fx.Node)]
-        if kind in _OF_CONSTANTS and tensors and all(isinstance(self.found.get(n), torch.Tensor) for n in tensors):
+        if (
+            kind.removesuffix("_") in _OF_CONSTANTS
+            and tensors
+            and all(isinstance(self.found.get(n), torch.Tensor) for n in tensors)
+        ):
             values = {key: self.found[value] if isinstance(value, fx.Node) else value for key, value in given.items()}
             self.found[node] = node.target(**values)  # type: ignore[operator]
             return
@@ -317,6 +321,8 @@ class _Translator:
             if kind != "add" or self._shape(a["self"]) != self._shape(a["other"]):
                 raise self._refused(node, " of two values is not supported. Only the sum of equal shapes is")
             return self.graph.call_function(torch.add, tuple(pair))
+        if not any(isinstance(value, fx.Node) for value in pair):
+            raise self._refused(node, " of what the program holds is not supported. Export the network in evaluation")
         swapped = not isinstance(pair[0], fx.Node)
         source, constant = (a["other"], pair[0]) if swapped else (a["self"], pair[1])
         values = constant.detach().numpy() if isinstance(constant, torch.Tensor) else constant
@@ -368,7 +374,18 @@ def _filled(module: nn.Module, **tensors: torch.Tensor | None) -> nn.Module:
 
 
 #: What may be computed of a program's own tensors.
-_OF_CONSTANTS = {"t", "transpose", "permute", "view", "reshape", "unsqueeze", "squeeze", "detach", "clone", "alias"}
+_OF_CONSTANTS = {
+    "t",
+    "transpose",
+    "permute",
+    "view",
+    "reshape",
+    "unsqueeze",
+    "squeeze",
+    "detach",
+    "clone",
+    "lift_fresh_copy",
+}
 _REWRITES: dict[str, Callable[[_Translator, fx.Node, dict[str, Any]], fx.Node]] = {
     "_adaptive_avg_pool2d": _Translator._adaptive_pool,
     "_native_batch_norm_legit_no_training": _Translator._batch_norm,
