@@ -40,7 +40,10 @@ def import_(
     from lava_casc.frontend.trace import UNQUANTIZED
     from lava_casc.interchange import import_model
 
-    output = file.with_suffix(".pt") if output is None else output
+    if output is None:
+        output = file.with_suffix(".pt")
+        if output.exists():  # a network that somebody trained, perhaps
+            raise CascError(f"{output}: exists already. Give -o {output} to replace it, or another -o.")
     check_writable(output)
     if output.resolve() == file.resolve():
         raise CascError(f"{output}: the checkpoint would replace the file. Give another -o.")

@@ -185,8 +185,9 @@ class _Rewriter:
             if not all(name in self.constants for name in node.output if name):
                 self._rewrite(node)
         outputs = [self._read(value.name) for value in graph.output]
+        computed = {node.output[0] for node in self.nodes}
         for value, name in zip(graph.output, outputs, strict=True):
-            if name not in self.shapes or name in (self.entry, *self.constants):
+            if name not in computed:
                 raise UnsupportedModelError(
                     f"{self.path}: its output {value.name} is none of what the network computes. Export it without."
                 )

@@ -92,6 +92,16 @@ def test_wrong_usage_is_one_line_and_writes_nothing(arguments, message, program,
     assert (tmp_path / "net.pt2").read_bytes() == before
 
 
+def test_a_checkpoint_of_that_name_is_kept_unless_it_is_named(program, tmp_path, monkeypatch, capsys):
+    (tmp_path / "net.pt").write_text("years of training")
+    code, _, err = run(monkeypatch, capsys, "import", program[0])
+    assert (code, "exists already. Give -o" in err) == (2, True)
+    assert (tmp_path / "net.pt").read_text() == "years of training"
+    code, _, _ = run(monkeypatch, capsys, "import", program[0], "-o", tmp_path / "net.pt")
+    assert code == 0
+    assert load_checkpoint(tmp_path / "net.pt").input.shape == (1, 8, 8)
+
+
 def test_other_files_are_refused(tmp_path, monkeypatch, capsys):
     path = tmp_path / "net.h5"
     path.write_bytes(b"")

@@ -25,7 +25,18 @@ def normal(*shape):
     return RNG.normal(size=shape).astype(np.float32)
 
 
-def write(path, nodes, constants=None, *, batch="n", shape=SHAPE, opset=19, outputs=("y",), kind=TensorProto.FLOAT):
+def write(
+    path,
+    nodes,
+    constants=None,
+    *,
+    batch="n",
+    shape=SHAPE,
+    opset=19,
+    outputs=("y",),
+    kind=TensorProto.FLOAT,
+    results=TensorProto.FLOAT,
+):
     """Write an ONNX file of input x, and return its path."""
     constants = {
         name: value if isinstance(value, TensorProto) else numpy_helper.from_array(np.asarray(value), name)
@@ -35,7 +46,7 @@ def write(path, nodes, constants=None, *, batch="n", shape=SHAPE, opset=19, outp
         nodes,
         "test",
         [helper.make_tensor_value_info("x", kind, (batch, *shape))],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None]) for name in outputs],
+        [helper.make_tensor_value_info(name, results, [None]) for name in outputs],
         list(constants.values()),
     )
     for value in graph.output:
@@ -379,6 +390,18 @@ def test_inputs_that_are_no_images_or_vectors_are_refused(tmp_path):
     path = write(tmp_path / "c.onnx", [node("Relu", ["x"], ["y"]), node("Identity", ["x"], ["z"])], outputs=("y", "z"))
     with pytest.raises(UnsupportedModelError, match="its output z is none of what"):
         read_onnx(path)
+    path = write(tmp_path / "d.onnx", [node("QuantizeLinear", ["x", "s"], ["y"])], {"s": np.float32(1)}, results=2)
+    with pytest.raises(UnsupportedModelError, match="its output y is none of what"):
+        read_onnx(path)
+
+
+def test_a_network_of_doubles_is_read(tmp_path):
+    nodes = [node("Conv", ["x", "w"], ["c"]), node("Cast", ["c"], ["d"], to=TensorProto.DOUBLE)]
+    path = write(tmp_path / "a.onnx", nodes, {"w": RNG.normal(size=(2, 3, 3, 3))}, kind=11, results=11, outputs=("d",))
+    model, _ = read_onnx(path)
+    x = normal(2, *SHAPE)
+    (theirs,) = ReferenceEvaluator(str(path)).run(None, {"x": x.astype(np.float64)})
+    np.testing.assert_allclose(run(model, x), theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_an_open_shape_has_to_be_given(tmp_path):
