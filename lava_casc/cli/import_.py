@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
@@ -69,7 +68,7 @@ def import_(
         "to_calibrate": to_calibrate,
     }
     if as_json:
-        console.out.print_json(json.dumps(found))
+        console.show_json(found)
         return
     console.table(f"{file}", ["operation", "how many"], [list(row) for row in counts.items()])
     console.out.print(
