@@ -189,8 +189,6 @@ class _Translator:
         if rewrite is None:
             raise self._refused(node, f" is not supported. Supported are {SUPPORTED}")
         self.found[node] = rewrite(self, node, given)
-        if schema.is_mutable and isinstance(node.args[0], fx.Node):  # in place: whoever reads it later reads this
-            self.found[node.args[0]] = self.found[node]
 
     def _refused(self, node: fx.Node, what: str) -> UnsupportedModelError:
         return UnsupportedModelError(f"{self.path}: {node.name}: {node.target}{what}.")

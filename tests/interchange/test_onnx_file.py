@@ -326,6 +326,7 @@ SIGNED = r"DequantizeLinear: an activation quantized to -128 .. 127 steps"
         ([node("Reshape", ["x", "c"], ["y"])], {"c": np.array([0, 3, 48])}, "Reshape from .* is not supported"),
         ([node("Conv", ["x", "w"], ["y"], pads=[1, 1, 0, 0])], {"w": normal(4, 3, 3, 3)}, "padding .* differs"),
         ([node("Conv", ["x", "w"], ["y"], auto_pad="SAME_LOWER")], {"w": normal(4, 3, 2, 2)}, "padding .* differs"),
+        ([node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER")], {"w": normal(4, 3, 2, 2)}, "padding .* differs"),
         (
             [node("Relu", ["w"], ["r"]), node("Sub", ["x", "x"], ["s"]), node("Conv", ["x", "s"], ["y"])],
             {"w": normal(1)},

@@ -49,7 +49,15 @@ def test_a_program_of_everything_computes_what_its_model_does(everything, dynami
     assert torch.equal(load_model(tmp_path / "all.pt")(x), model(x))
 
 
+def in_place(x):
+    """Read a value only after it was changed in place, as older torch code does."""
+    y = x * 1.5
+    F.relu_(y)
+    return y + x
+
+
 OPERATIONS = {
+    "in place, read later": in_place,
     "relu": F.relu,
     "in place": lambda x: (x * 1.5).relu_(),
     "clamp": lambda x: x.clamp(0, 0.5),
