@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict
@@ -13,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from torch import nn
 
 import lava_casc
+from lava_casc.cli import app
 from lava_casc.cli.export import _print_conversion
 from lava_casc.frontend import Checkpoint, CQReLU, InputSpec, load_checkpoint, save_model, trace
 from lava_casc.netx import read_file
@@ -266,11 +269,27 @@ def test_floating_point_is_the_graphs(folder: Path, tmp_path: Path) -> None:
     assert json.loads(found.stdout)["engine"] == "lava floating_pt"
 
 
-def test_help_has_examples(tmp_path: Path) -> None:
-    for command in ("train", "export", "run", "doctor"):
-        found = casc(command, "--help", cwd=tmp_path)
-        assert found.returncode == 0
-        assert f"Example: lava-casc {command}" in " ".join(found.stdout.split())
+def test_every_commands_help_has_an_example_that_it_takes(tmp_path: Path) -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert {"train", "calibrate", "import", "export", "run", "evaluate"} < set(commands)
+    for name, command in commands.items():
+        example = command.epilog.removeprefix("Example: ")
+        program, verb, *arguments = shlex.split(example)
+        assert (program, verb) == ("lava-casc", name)
+        assert command.make_context(name, arguments).params
+    shown = casc("train", "--help", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert "Example: lava-casc train" in " ".join(shown.stdout.split())
+
+
+def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("lava-casc")
+    for words, expected in (("lava-casc ev", "evaluate"), ("lava-casc run --pre", "--preset")):
+        environment = {"_LAVA_CASC_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        found = subprocess.run(
+            [program], env={**os.environ, **environment}, cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+        assert expected in found.stdout.split(), (found.stdout, found.stderr)
 
 
 def test_doctor_speaks_json(tmp_path: Path) -> None:
