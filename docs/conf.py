@@ -57,6 +57,16 @@ def _commands(source: Path) -> None:
     (source / "cli.md").write_text("\n".join(lines), encoding="utf-8")
 
 
+def _notebooks(source: Path) -> None:
+    """Take the notebooks in, with links from beside the pages."""
+    folder = source / "notebooks"
+    folder.mkdir(exist_ok=True)
+    for path in (source.parent / "notebooks").glob("*.ipynb"):
+        text = path.read_text(encoding="utf-8").replace("](../docs/", "](../")
+        (folder / path.name).write_text(text, encoding="utf-8")
+
+
 def setup(app: Sphinx) -> None:
-    """Make the pages that are made of the program."""
+    """Make the pages that are made of something else."""
     _commands(Path(app.srcdir))
+    _notebooks(Path(app.srcdir))

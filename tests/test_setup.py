@@ -240,3 +240,10 @@ def test_help_lists_every_target(project):
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
     listed = [line.split()[1] for line in project.run("make").stdout.splitlines()]
     assert sorted(listed) == sorted(targets)
+
+
+def test_what_is_checked_before_a_commit_is_what_continuous_integration_checks():
+    hooks = re.findall(r"entry: make (?:--[a-z-]+ )*([a-z-]+)", (ROOT / ".pre-commit-config.yaml").read_text())
+    targets = re.search(r"^for target in (.*); do$", (ROOT / ".ci" / "run").read_text(), re.M)[1].split()
+    assert hooks == ["lint"]
+    assert set(hooks) < set(targets)
