@@ -41,12 +41,29 @@ class Evaluation:
         Integers among the outputs of the spikes that are not the integer network's: 0 in certified samples.
     seconds : dict of str to float
         By form, for all samples that it was computed for.
+    samples : int
+        How many there were.
+    interrupted : bool
+        Whether there were to be more: all of this is of the batches that were complete by then.
     """
 
     scores: dict[str, Scores]
     simulated: NDArray[np.int64]
     certified: NDArray[np.bool_]
     last_spike: NDArray[np.int64]
+    mismatched: int
+    seconds: dict[str, float]
+    samples: int
+    interrupted: bool = False
+
+
+@dataclass
+class _Batch:
+    """What one batch of samples gave."""
+
+    samples: int
+    predictions: dict[str, Sequence[Any]]
+    record: SpikeRecord | None
     mismatched: int
     seconds: dict[str, float]
 
@@ -66,7 +83,8 @@ def evaluate(
 
     A certified sample has the integer network's outputs, bit for bit. Where a schedule is proven to end in silence, the
     score of the spikes is thus that of the integers, at the price of one pass through the network; `simulated` then
-    chooses samples on which it is tried.
+    chooses samples on which it is tried. An interruption (Ctrl-C) ends it with the batches that are complete; before
+    the first of them with spikes it goes through to the caller.
 
     Parameters
     ----------
@@ -92,44 +110,67 @@ def evaluate(
     DataError
         The network has other outputs than the model: it was made of another one.
     """
-    predictions: dict[str, list[Any]] = {form: [] for form in FORMS}
-    seconds = dict.fromkeys(FORMS, 0.0)
-    certified, last_spike, mismatched, done = [], [], 0, 0
-    for samples in batches:
-        started = time.perf_counter()
-        real = real_outputs(model, samples, network.input)
-        seconds["float"] += time.perf_counter() - started
-        started = time.perf_counter()
-        truth = forward(network, samples).logits
-        seconds["integer"] += time.perf_counter() - started
-        chosen = _chosen(simulated, done, len(samples))
-        started = time.perf_counter()
-        record = run(samples[chosen], partial(_shifted, progress, done)) if len(chosen) else None
-        seconds["spikes"] += time.perf_counter() - started
-        phases = samples.shape[1] if network.is_recurrent else 1
-        integer = list(network.outputs(truth, phases).values())
-        shapes = [[list(output.shape[1:]) for output in outputs] for outputs in (real, integer)]
-        if shapes[0] != shapes[1]:
-            raise DataError(
-                f"the network's outputs {shapes[1]} are not the model's {shapes[0]}. Export the model again."
+    found: list[_Batch] = []
+    done, interrupted = 0, False
+    try:
+        for samples in batches:
+            chosen = _chosen(simulated, done, len(samples))
+            found.append(
+                _batch(model, network, samples, chosen, predict, _running(run, partial(_shifted, progress, done)))
             )
-        predictions["float"].extend(predict(real))
-        predictions["integer"].extend(predict(integer))
-        if record is not None:
-            predictions["spikes"].extend(predict(list(network.outputs(record.logits, phases).values())))
-            certified.append(record.certified)
-            last_spike.append(record.last_spike)
-            mismatched += int((record.logits != truth[chosen]).sum())
-        done += len(samples)
-        progress(done)
+            done += len(samples)
+            progress(done)
+    except KeyboardInterrupt:
+        if not any(batch.record is not None for batch in found):
+            raise
+        interrupted = True
+    done = sum(batch.samples for batch in found)
+    records = [batch.record for batch in found if batch.record is not None]
     indices = {form: np.arange(done) for form in FORMS} | {"spikes": _chosen(simulated, 0, done)}
     return Evaluation(
-        {form: score(predictions[form], indices[form]) for form in FORMS},
+        {form: score([p for batch in found for p in batch.predictions[form]], indices[form]) for form in FORMS},
         indices["spikes"],
-        np.concatenate(certified),
-        np.concatenate(last_spike),
-        mismatched,
-        seconds,
+        np.concatenate([record.certified for record in records]),
+        np.concatenate([record.last_spike for record in records]),
+        sum(batch.mismatched for batch in found),
+        {form: sum(batch.seconds[form] for batch in found) for form in FORMS},
+        done,
+        interrupted,
+    )
+
+
+def _batch(
+    model: nn.Module,
+    network: IntegerNetwork,
+    samples: NDArray,
+    chosen: NDArray[np.int64],
+    predict: Callable[[Sequence[NDArray]], Sequence[Any]],
+    run: Callable[[NDArray], SpikeRecord],
+) -> _Batch:
+    """Take a batch through all forms; the `chosen` of its samples as spikes."""
+    started = time.perf_counter()
+    real = real_outputs(model, samples, network.input)
+    after_float = time.perf_counter()
+    truth = forward(network, samples).logits
+    after_integer = time.perf_counter()
+    record = run(samples[chosen]) if len(chosen) else None
+    after_spikes = time.perf_counter()
+    phases = samples.shape[1] if network.is_recurrent else 1
+    integer = list(network.outputs(truth, phases).values())
+    shapes = [[list(output.shape[1:]) for output in outputs] for outputs in (real, integer)]
+    if shapes[0] != shapes[1]:
+        raise DataError(f"the network's outputs {shapes[1]} are not the model's {shapes[0]}. Export the model again.")
+    spikes = [] if record is None else predict(list(network.outputs(record.logits, phases).values()))
+    return _Batch(
+        len(samples),
+        {"float": predict(real), "integer": predict(integer), "spikes": spikes},
+        record,
+        0 if record is None else int((record.logits != truth[chosen]).sum()),
+        {
+            "float": after_float - started,
+            "integer": after_integer - after_float,
+            "spikes": after_spikes - after_integer,
+        },
     )
 
 
@@ -143,3 +184,9 @@ def _chosen(simulated: NDArray[np.int64] | None, start: int, n: int) -> NDArray[
 
 def _shifted(progress: Callable[[float], None], before: int, done: float) -> None:
     progress(before + done)
+
+
+def _running(
+    run: Callable[[NDArray, Callable[[float], None]], SpikeRecord], progress: Callable[[float], None]
+) -> Callable[[NDArray], SpikeRecord]:
+    return lambda samples: run(samples, progress)

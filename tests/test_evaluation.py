@@ -82,6 +82,59 @@ def test_the_chosen_samples_run_and_no_others(digits, chosen):
     assert told[-1] == 50
 
 
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_an_interruption_keeps_the_batches_that_are_complete(digits, at):
+    calls = []
+
+    def run(network, samples):
+        calls.append(len(samples))
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return lava_casc.simulate(network, samples)
+
+    if at == 1:  # nothing is complete
+        with pytest.raises(KeyboardInterrupt):
+            _evaluate(digits, run=run)
+        return
+    found, _, _ = _evaluate(digits, run=run)
+    whole, _, _ = _evaluate(digits)
+    kept = {2: 20, 3: 21}[at]
+    assert (found.samples, found.interrupted) == (kept, True)
+    assert (whole.samples, whole.interrupted) == (50, False)
+    for form in ("float", "integer", "spikes"):
+        assert found.scores[form]["predictions"] == whole.scores[form]["predictions"][:kept]
+    assert found.certified.shape == found.last_spike.shape == found.simulated.shape == (kept,)
+
+
+def test_ctrl_c_prints_and_writes_what_was_evaluated_so_far(tmp_path, monkeypatch, capsys):
+    """The real command in this process, interrupted in its second batch of spikes."""
+    from lava_casc import dynamics
+    from lava_casc.cli import evaluate as module
+    from lava_casc.cli import main
+
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return run_on(*arguments)
+
+    run_on = module.run_on
+    monkeypatch.setattr(module, "run_on", interrupted)
+    monkeypatch.setattr(dynamics, "batches", lambda network, samples, size, most: [slice(0, 5)])
+    arguments = ["evaluate", str(MODEL), "--data", "digits", "--samples", "90", "-o", str(tmp_path / "found.json")]
+    monkeypatch.setattr(sys, "argv", ["lava-casc", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    shown = capsys.readouterr()
+    assert "interrupted: this is of the first 40 of 90 samples" in shown.err
+    assert "certified silent: 40 of 40 samples" in shown.out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["samples"], found["interrupted"], len(found["certified"])) == (40, True, 40)
+
+
 def test_outputs_that_differ_are_counted_among_the_chosen_alone(digits):
     def wrong(network, samples):
         record = lava_casc.simulate(network, samples)

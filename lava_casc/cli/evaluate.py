@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -188,7 +189,8 @@ def evaluate(
         "data": source,
         "engine": engine,
         "schedule": {**asdict(schedule), "mode": schedule.mode},
-        "samples": task.samples,
+        "samples": found.samples,
+        "interrupted": found.interrupted,
         "simulated_samples": len(found.simulated),
         "certified_samples": int(found.certified.sum()),
         "mismatched_outputs": found.mismatched,
@@ -197,7 +199,7 @@ def evaluate(
         "last_spike_max": int(found.last_spike.max()),
         "silence_bound": integer.silence_bound(schedule),
         "ms_per_sample": {
-            form: 1e3 * seconds / (len(found.simulated) if form == "spikes" else task.samples)
+            form: 1e3 * seconds / (len(found.simulated) if form == "spikes" else found.samples)
             for form, seconds in found.seconds.items()
         },
     }
@@ -206,8 +208,11 @@ def evaluate(
         pipeline.write_json(output, {**result, **traces})
     if as_json:
         console.show_json(result)
-        return
-    _print_evaluation(result)
+    else:
+        _print_evaluation(result)
+    if found.interrupted:
+        console.err.print(f"interrupted: this is of the first {found.samples} of {task.samples} samples")
+        sys.exit(130)
 
 
 def _trials(
