@@ -59,6 +59,7 @@ _FILES = "Needed for network files: `pip install -e .` in the repository."
 _LAVA = "Needed to run in Lava: `make demo` in the repository installs it, with Python 3.10."
 _DATA_SETS = "Needed for its data sets: `pip install -e '.[data]'` in the repository."
 _PLOTS = "Needed for plots: `pip install -e '.[plot]'` in the repository."
+_FORMATS = "Needed to read ONNX files, and for NIR: `pip install -e '.[interchange]'` in the repository."
 
 PACKAGES = (
     _Package("numpy", "numpy", ">=1.24", _EVERYTHING),
@@ -69,6 +70,9 @@ PACKAGES = (
     _Package("torchvision", "torchvision", ">=0.18", _DATA_SETS),
     _Package("scikit-learn", "sklearn", ">=1.3", _DATA_SETS),
     _Package("matplotlib", "matplotlib", ">=3.7", _PLOTS),
+    _Package("onnx", "onnx", ">=1.20", _FORMATS),
+    _Package("onnx2torch", "onnx2torch", ">=1.5.15", _FORMATS),
+    _Package("nir", "nir", ">=1.0.8", _FORMATS),
 )
 
 
