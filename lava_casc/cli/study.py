@@ -105,7 +105,7 @@ def run_study(
             scorer,
             steps=request.steps or max(4 * network.levels, schedule.wake_steps),
             variants=chosen,
-            about=_about(request, checkpoint, schedule, len(diagnosed)),
+            about=_about(request, checkpoint, schedule, network.levels, len(diagnosed)),
             quantization=errors,
             methods=request.methods,
             folder=folder,
@@ -146,7 +146,15 @@ def _drawn(text: str, samples: int) -> list[int]:
     return found
 
 
-def _about(request: Request, checkpoint: Checkpoint, schedule: WakeSleepSchedule, diagnosed: int) -> dict[str, Any]:
+def _mode(schedule: WakeSleepSchedule, levels: int) -> str:
+    if schedule.mode == "unary" or (schedule.released and schedule.max_burst >= levels):
+        return schedule.mode
+    return f"{schedule.mode} of {schedule.max_burst}"
+
+
+def _about(
+    request: Request, checkpoint: Checkpoint, schedule: WakeSleepSchedule, levels: int, diagnosed: int
+) -> dict[str, Any]:
     """Return what somebody needs to know, and to get it again."""
     trained = {f"trained: {key}": value for key, value in checkpoint.about.items() if len(str(value)) <= NOTE}
     file = {} if request.network is None else {"network": str(request.network)}
@@ -155,7 +163,7 @@ def _about(request: Request, checkpoint: Checkpoint, schedule: WakeSleepSchedule
         "model": str(request.model),
         **file,
         "data": request.data,
-        "mode": f"burst of {schedule.max_burst}" if schedule.mode == "burst" else schedule.mode,
+        "mode": _mode(schedule, levels),
         "diagnosed": diagnosed,
         **{f"method {name}": _told(name) for name in request.methods},
         **trained,

@@ -11,6 +11,7 @@ from naive import flat, naive_simulate
 from random_networks import random_graph, random_images, random_network, random_recurrent, random_sequences
 
 from lava_casc.cli.engines import schedule_of
+from lava_casc.cli.study import _mode
 from lava_casc.errors import InvalidNetworkError, RangeError
 from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Neurons, Readout
 from lava_casc.reference import forward, simulate
@@ -105,6 +106,13 @@ def test_a_released_layer_waits_for_the_slowest_of_its_inputs():
     # The image arrives in step 2; a speaks in 2, 3, 4; the pool relays in 3, 4, 5; b hears that in 4, 5, 6.
     assert {name: timing.release for name, timing in found.items()} == {"a": 2, "pool": 5, "b": 6, "end": 9}
     assert network.silence_bound(network.schedule("graded", max_burst=gamma)) == 8
+
+
+def test_a_page_says_how_large_spikes_may_be_where_that_is_a_choice():
+    network = _in_a_row(6)
+    modes = (("unary", None), ("burst", 3), ("graded", None), ("graded", 2))
+    shown = [_mode(network.schedule(mode, max_burst=burst), network.levels) for mode, burst in modes]
+    assert shown == ["unary", "burst of 3", "graded", "graded of 2"]
 
 
 def test_a_new_wake_leaves_the_files_bursts_as_they_are():
