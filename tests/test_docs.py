@@ -29,6 +29,7 @@ BLOCK = re.compile(r"^```(python|console)\n(.*?)^```", re.S | re.M)
 #: Pages whose blocks need what not every environment has.
 LIBRARIES = {"docs/interchange.md": ("onnx", "onnx2torch", "nir")}
 HAS_LAVA = importlib.util.find_spec("lava") is not None
+HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
 
 #: What no test of this file runs, by how it begins, and who does.
 ELSEWHERE = {
@@ -99,6 +100,10 @@ def shortened(words):
     return words
 
 
+def needs_torchvision(words):
+    return "detection" in words or "out/detector.pt" in words
+
+
 def needs_lava(words):
     runs = words[1] in ("run", "submit") if words[0] == "lava-casc" else False
     return runs and "reference" not in words and (words[1] == "run" or "--no-dry-run" in words)
@@ -121,6 +126,8 @@ def test_every_block_of_a_page_runs(page, stand_ins, tmp_path, monkeypatch, caps
         for words in map(shortened, commands(text)):
             line = shlex.join(words)
             if any(line.startswith(beginning) for beginning in ELSEWHERE) or (needs_lava(words) and not HAS_LAVA):
+                continue
+            if needs_torchvision(words) and not HAS_TORCHVISION:
                 continue
             if words[:2] == ["python", "export/to_netx.py"]:
                 monkeypatch.setattr(sys, "argv", words[1:])
