@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     Progress,
@@ -58,16 +58,21 @@ def announce(step: int, steps: int, what: str) -> None:
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """Print a table to stdout; numbers flush right."""
+    cells = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     shown = Table(title=title, title_justify="left")
+    width = 1
     for i, column in enumerate(columns):
         numeric = all(isinstance(row[i], int | float) or row[i] == "" for row in rows)
-        # Long text stands in the last columns, which may fold.
-        shown.add_column(column, justify="right" if numeric else "left", no_wrap=i < len(columns) - 2, overflow="fold")
-    for row in rows:
-        shown.add_row(*(escape(f"{cell:.4g}" if isinstance(cell, float) else str(cell)) for cell in row))
+        # Long text stands in the last columns, which may fold between words.
+        folds = i >= len(columns) - 2
+        texts = [column, *(row[i] for row in cells)]
+        width += 3 + max(cell_len(word) for text in texts for word in (text.split() if folds else [text]) or [""])
+        shown.add_column(column, justify="right" if numeric else "left", no_wrap=not folds, overflow="fold")
+    for row in cells:
+        shown.add_row(*map(escape, row))
     # A pipe has no width of its own: do not fold the table to 80 columns there.
     console = out if out.is_terminal else Console(width=160, highlight=False, force_terminal=False)
-    if Measurement.get(console, console.options.update(width=10_000), shown).maximum > console.width:
+    if width > console.width:
         for column_shown in shown.columns[1:]:
             column_shown.no_wrap = False  # rather in several lines than cut off
     console.print(shown)

@@ -179,7 +179,7 @@ def _check_options(context: typer.Context, task: Task, activation: Activation) -
 
     refuse(_MEANINGLESS[task], f"--task {task}")
     if activation == "relu":
-        refuse(("levels", "rounding"), "--activation relu")
+        refuse(("levels", "rounding", "residual_steps"), "--activation relu")
 
 
 def _train_text(output: Path, folder: Path | None, **settings: Any) -> None:

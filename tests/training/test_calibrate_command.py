@@ -202,6 +202,7 @@ def test_refusals_of_train(tmp_path):
     train = ("train", "--activation", "relu", "-o", tmp_path / "x.pt")
     assert "--levels is no option of --activation relu. Leave it out." in refused(*train, "--levels", 4)
     assert "--rounding is no option of --activation relu" in refused(*train, "--rounding", "floor")
+    assert "--residual-steps is no option of --activation relu" in refused(*train, "--residual-steps", 2)
     for task in ("detection", "text"):
         assert f"--activation is no option of --task {task}" in refused(*train, "--task", task)
     with pytest.raises(DataError, match="activation 'tanh' is not known. Choose one of cqrelu, relu"):
