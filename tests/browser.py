@@ -46,9 +46,15 @@ def chromium():
 def look(page, folder, *, width=1200, dark=False):
     """Return what the browser says of a page of HTML that is so many pixels wide."""
     frame = f'<iframe id="page" style="border:0;width:{width}px;height:800px" srcdoc="{html.escape(page)}"></iframe>'
-    wrapper = folder / "wrapper.html"
-    wrapper.write_text(f'<!DOCTYPE html><meta charset="utf-8">{frame}<pre id="answer"></pre>{_ASK}', encoding="utf-8")
-    run = _run([f"--blink-settings=preferredColorScheme={0 if dark else 1}", "--dump-dom", wrapper.as_uri()], folder)
+    wrapper = f'<!DOCTYPE html><meta charset="utf-8">{frame}<pre id="answer"></pre>{_ASK}'
+    return answer_of(wrapper, folder, f"--blink-settings=preferredColorScheme={0 if dark else 1}")
+
+
+def answer_of(page, folder, *options):
+    """Return the JSON that the scripts of a page of HTML have put into its element `answer`."""
+    path = folder / "page.html"
+    path.write_text(page, encoding="utf-8")
+    run = _run([*options, "--dump-dom", path.as_uri()], folder)
     answer = re.search(r'<pre id="answer">(.*?)</pre>', run.stdout, re.DOTALL)
     assert answer is not None, run.stderr
     return json.loads(html.unescape(answer[1]))
