@@ -21,6 +21,8 @@ NOTEBOOK = Path(__file__).parents[2] / "notebooks/02_how_casc_works.ipynb"
 #: Moves every slider to every place (the last one in strides, from its end), and writes down what is seen.
 DRIVE = """
 <script>
+let heard = 0;
+document.addEventListener("keydown", () => heard++);  // as JupyterLab does
 const found = [...document.querySelectorAll("[data-explorer]")].map(root => {
   const sliders = [...root.querySelectorAll("input")], seen = [];
   const move = depth => {
@@ -47,7 +49,8 @@ const found = [...document.querySelectorAll("[data-explorer]")].map(root => {
   };
   const first = sliders.map(slider => Number(slider.value));
   move(0);
-  return { first, seen, still: root.querySelectorAll(".still").length,
+  sliders[0].dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
+  return { first, seen, heard, still: root.querySelectorAll(".still").length,
            wide: root.scrollWidth > root.clientWidth, labels: sliders.map(slider => slider.labels[0].innerText) };
 });
 document.body.innerHTML = '<pre id="answer"></pre>';
@@ -81,6 +84,7 @@ def test_every_case_and_step_says_what_was_given(tmp_path):
     page = explore(**given, choices=CHOICES, names=["one", "two"], levels=3, at=(2, 1)).html
     (found,) = drive(page, tmp_path)
     assert (found["first"], found["still"], found["wide"]) == ([2, 1, 6], 0, False)  # the last step is shown first
+    assert found["heard"] == 0  # arrow keys are for the sliders alone
     assert [label.splitlines()[0] for label in found["labels"]] == [*CHOICES, "step"]
     assert len(found["seen"]) == 3 * 2 * 7
     stable = 0
