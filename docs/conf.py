@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
 
 import typer
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 
 import lava_casc
 from lava_casc.cli import app
@@ -36,6 +41,67 @@ autodoc_typehints = "none"  # numpydoc's parameters say them, with shapes and ra
 numpydoc_class_members_toctree = False
 numpydoc_show_inherited_class_members = False
 suppress_warnings = ["myst.xref_missing"]  # links out of docs/, to files of the repository
+
+#: Modules that nobody is meant to import: the command line's, and helpers.
+INTERNAL = ("cli", "configs", "console", "demo", "doctor", "files", "linear")
+
+
+def public_modules() -> list[str]:
+    """Return every module or package with a page of its own."""
+    found = [module.name for module in iter_modules(lava_casc.__path__) if module.name not in INTERNAL]
+    return ["lava_casc", *(f"lava_casc.{name}" for name in found)]
+
+
+def public_names(module: str) -> dict[str, Any]:
+    """Return what a module offers: what is in `__all__`, and without one the functions and classes that it defines."""
+    there = importlib.import_module(module)
+    if hasattr(there, "__all__"):
+        return {name: getattr(there, name) for name in there.__all__ if not inspect.ismodule(getattr(there, name))}
+    return {
+        name: value
+        for name, value in vars(there).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module
+    }
+
+
+def documented_as(module: str, name: str, value: Any) -> str:
+    """Return the one name under which something is documented: that of the top level where it has one."""
+    return f"lava_casc.{name}" if value is public_names("lava_casc").get(name) else f"{module}.{name}"
+
+
+def _comment(module: str, name: str) -> list[str]:
+    """Return the comment (#:) of a constant, from the module of the package in which it is defined."""
+    there = importlib.import_module(module)
+    defined = [module, *(f"{module}.{part.name}" for part in iter_modules(getattr(there, "__path__", [])))]
+    for candidate in defined:
+        comment = ModuleAnalyzer.for_module(candidate).find_attr_docs().get(("", name))
+        if comment:
+            return comment
+    raise ValueError(f"{module}.{name} has no comment that begins with #:")
+
+
+def _api(source: Path) -> None:
+    """Write a page for every module, with all of its public names."""
+    folder = source / "api"
+    folder.mkdir(exist_ok=True)
+    for module in public_modules():
+        lines = [f"# {module}", "", "```{eval-rst}", f".. automodule:: {module}", ""]
+        elsewhere = []
+        for name, value in public_names(module).items():
+            path = documented_as(module, name, value)
+            if path != f"{module}.{name}":
+                elsewhere.append(f":py:obj:`{path}`")
+            elif inspect.isclass(value):
+                lines += [f".. autoclass:: {path}", "   :members:", ""]
+            elif inspect.isfunction(value):
+                lines += [f".. autofunction:: {path}", ""]
+            else:
+                lines += [f".. py:data:: {path}", "", *(f"   {line}" for line in _comment(module, name))]
+        if elsewhere:
+            lines += ["Also here: " + ", ".join(elsewhere) + ".", ""]
+        (folder / f"{module}.md").write_text("\n".join([*lines, "```", ""]), encoding="utf-8")
 
 
 def _commands(source: Path) -> None:
@@ -68,5 +134,6 @@ def _notebooks(source: Path) -> None:
 
 def setup(app: Sphinx) -> None:
     """Make the pages that are made of something else."""
+    _api(Path(app.srcdir))
     _commands(Path(app.srcdir))
     _notebooks(Path(app.srcdir))

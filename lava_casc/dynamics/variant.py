@@ -52,4 +52,5 @@ VARIANTS = {
     "cif": Variant(signed=True, sleeps=False),
     "cif+wsc": Variant(),
 }
+#: The one that certifies.
 WHOLE = VARIANTS["cif+wsc"]

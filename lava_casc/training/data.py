@@ -110,6 +110,7 @@ class Dataset:
 
 Loader = Callable[[Path | None, bool], Dataset]
 
+#: What loads each data set, by the name that `load_dataset` takes.
 DATASETS: dict[str, Loader] = {}
 
 

@@ -57,6 +57,7 @@ class Recipe:
 #: Crop and mirror; CASC (arXiv 2406.05371) has AutoAugment and Cutout beside them.
 _CIFAR = Recipe("resnet20", epochs=100, batch_size=128, learning_rate=0.1, augmentation=Augmentation(4, flip=True))
 
+#: How each data set is trained where nothing else is said.
 RECIPES = {
     # So few layers learn from smaller thresholds as well, and then lose less to 8 bits (1, 1.5, 2 and 3 were tried).
     "digits": Recipe("digits", epochs=60, batch_size=32, learning_rate=0.05, threshold=1.5),
