@@ -140,6 +140,10 @@ def load_dataset(
         Of ``folder`` alone: scale the shorter side of each image to so many pixels and crop the middle. By default
         all images have one size.
 
+    Returns
+    -------
+    Dataset
+
     Raises
     ------
     DataError

@@ -69,7 +69,17 @@ RECIPES = {
 
 
 def partial_of(path: str | Path) -> Path:
-    """Return where the state of a training is kept until its checkpoint is written."""
+    """Return where the state of a training is kept until its checkpoint is written.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of the checkpoint.
+
+    Returns
+    -------
+    Path
+    """
     path = Path(path)
     return path.with_name(f"{path.name}.partial")
 
@@ -108,8 +118,8 @@ def train_checkpoint(
     path : str or Path
         Of the checkpoint. Its folder exists.
     dataset : Dataset
-    architecture, epochs, batch_size, learning_rate
-        By default those of the data set's `Recipe`.
+    architecture : str, optional
+        By default that of the data set's `Recipe`.
     activation : {"cqrelu", "relu"}
         ``relu`` trains an ordinary network, which `calibrate` can quantize; it has neither levels nor rounding.
     levels : int
@@ -118,6 +128,8 @@ def train_checkpoint(
         Of every CQReLU; ``floor`` is that of CASC (arXiv 2406.05371).
     width, pool
         As for `Design`.
+    epochs, batch_size, learning_rate
+        By default those of the data set's `Recipe`.
     augment : {"none", "standard", "autoaugment"}
         ``standard`` is the augmentation of the `Recipe`; ``autoaugment`` has AutoAugment and Cutout of half the
         image's side beside it.
@@ -137,6 +149,10 @@ def train_checkpoint(
         Training images that the checkpoint carries along.
     progress, on_epoch : callable, optional
         As for `fit`.
+
+    Returns
+    -------
+    TrainingResult
 
     Raises
     ------
