@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
@@ -31,6 +32,7 @@ extensions = [
 html_theme = "furo"
 html_title = "lava_casc"
 html_show_sphinx = False
+html_use_index = html_domain_indices = False  # the search finds names
 smartquotes = False  # options begin with two hyphens
 default_role = "py:obj"
 myst_enable_extensions = ["dollarmath"]
@@ -38,8 +40,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"  # the tests execute the notebooks, and hold their outputs to it
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # numpydoc's parameters say them, with shapes and ranges
-numpydoc_class_members_toctree = False
-numpydoc_show_inherited_class_members = False
+numpydoc_show_class_members = False  # autodoc lists them
 suppress_warnings = ["myst.xref_missing"]  # links out of docs/, to files of the repository
 
 #: Modules that nobody is meant to import: the command line's, and helpers.
@@ -98,7 +99,8 @@ def _api(source: Path) -> None:
             elif inspect.isfunction(value):
                 lines += [f".. autofunction:: {path}", ""]
             else:
-                lines += [f".. py:data:: {path}", "", *(f"   {line}" for line in _comment(module, name))]
+                comment = [f"   {line}" for line in _comment(module, name)]
+                lines += [f".. py:data:: {name}", f"   :module: {module}", "", *comment]
         if elsewhere:
             lines += ["Also here: " + ", ".join(elsewhere) + ".", ""]
         (folder / f"{module}.md").write_text("\n".join([*lines, "```", ""]), encoding="utf-8")
@@ -132,8 +134,15 @@ def _notebooks(source: Path) -> None:
         (folder / path.name).write_text(text, encoding="utf-8")
 
 
+def _no_way_back(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Leave out the links from source to documentation: they are wrong where a name is documented at the top level."""
+    if page.startswith("_modules/") and "body" in context:
+        context["body"] = re.sub(r'<a class="viewcode-back".*?</a>', "", context["body"])
+
+
 def setup(app: Sphinx) -> None:
     """Make the pages that are made of something else."""
+    app.connect("html-page-context", _no_way_back)
     _api(Path(app.srcdir))
     _commands(Path(app.srcdir))
     _notebooks(Path(app.srcdir))

@@ -88,7 +88,7 @@ def wrap_signed(x: ArrayLike, bits: int) -> IntArray:
     ----------
     x : array of integers
     bits : int
-        1 to 63.
+        At least 1; more than 64 change nothing.
 
     Returns
     -------
