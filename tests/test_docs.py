@@ -33,7 +33,7 @@ HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
 
 #: What no test of this file runs, by how it begins, and who does.
 ELSEWHERE = {
-    "make ": "continuous integration calls make itself; tests/test_setup.py and tests/test_demo.py what it calls",
+    "make ": "targets that are there, see below; tests/test_setup.py and tests/test_demo.py run what they call",
     "python benchmarks/": "tests/test_benchmarks.py runs parts of each; in full they take minutes",
     "lava-casc evaluate out/vgg9-L8.pt --data-dir data --slurm": "tests/cluster, on a SLURM of its own",
     "lava-casc submit out/digits.net --data digits --launcher sbatch": "tests/cluster, on a SLURM of its own",
@@ -68,6 +68,7 @@ def stand_ins(tmp_path_factory):
     np.savez(home / "data" / "cifar10.npz", **arrays, classes=np.array(list("abcdefghij")))
     if importlib.util.find_spec("PIL"):
         make_voc(home / "BCCD", {"trainval": 2, "test": 2})
+        make_photos(home / "photos", rng)
     (home / "ag_news_csv").mkdir()
     make_texts(home / "ag_news_csv")
     (home / "out").mkdir()
@@ -81,6 +82,18 @@ def stand_ins(tmp_path_factory):
         shutil.copy("model.net", "out/digits.net")
         call(patch, "export", "out/vgg9-L8.pt", "-o", "out/vgg9.net", "--verify", "0")
     return home
+
+
+def make_photos(folder, rng):
+    """Write a few pictures in folders of classes."""
+    from PIL import Image
+
+    for split, count in (("train", 4), ("test", 2)):
+        for name in ("cat", "dog"):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
 
 
 def call(patch, *arguments):
@@ -101,7 +114,7 @@ def shortened(words):
 
 
 def needs_torchvision(words):
-    return "detection" in words or "out/detector.pt" in words
+    return any(word in words for word in ("detection", "out/detector.pt", "photos"))
 
 
 def needs_lava(words):
@@ -158,6 +171,20 @@ def test_what_is_run_elsewhere_is_on_a_page():
     lines = [shlex.join(words) for text in texts for words in commands(text)]
     for beginning in ELSEWHERE:
         assert any(line.startswith(beginning) for line in lines), beginning
+
+
+def test_every_make_target_on_a_page_is_there():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    named = {name for path in PAGES.values() for name in re.findall(r"(?:`|^)make ([a-z-]+)", path.read_text(), re.M)}
+    assert {"demo", "test", "docs", "bench", "verify"} <= named <= targets
+
+
+def test_messages_that_a_page_explains_are_those_of_the_program():
+    text = PAGES["docs/troubleshooting.md"].read_text(encoding="utf-8").split("## By what you see")[0]
+    messages = re.findall(r"^\| `([^`]+)` \|", text, re.M)
+    assert len(messages) > 15
+    program = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "lava_casc").rglob("*.py"))
+    assert [message for message in messages if message not in program] == []
 
 
 @pytest.mark.parametrize("page", PAGES)
