@@ -34,7 +34,7 @@ HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
 #: What no test of this file runs, by how it begins, and who does.
 ELSEWHERE = {
     "make ": "targets that are there, see below; tests/test_setup.py and tests/test_demo.py run what they call",
-    "python benchmarks/": "tests/test_benchmarks.py runs parts of each; in full they take minutes",
+    "python benchmarks/large_networks.py": "test_large_networks_as_a_page_has_them, a small one in their place",
     "lava-casc evaluate out/vgg9-L8.pt --data-dir data --slurm": "tests/cluster, on a SLURM of its own",
     "lava-casc submit out/digits.net --data digits --launcher sbatch": "tests/cluster, on a SLURM of its own",
     "lava-casc submit out/digits.net --again": "tests/cluster, after killing a task",
@@ -110,7 +110,17 @@ def shortened(words):
     for option in ("--epochs", "--finetune-epochs"):
         if option in words:
             words[words.index(option) + 1] = "1"
+    if words[:2] == ["python", "benchmarks/recurrent.py"]:
+        words += ["--samples", "4", "--steps", "2"]
     return words
+
+
+def run_script(patch, words):
+    """Run a script of the repository in this process."""
+    patch.setattr(sys, "argv", words[1:])
+    with pytest.raises(SystemExit) as ended:
+        sys.exit(not runpy.run_path(str(ROOT / words[1]), run_name="__main__"))  # where it does not end by itself
+    assert not ended.value.code, words
 
 
 def needs_torchvision(words):
@@ -142,11 +152,8 @@ def test_every_block_of_a_page_runs(page, stand_ins, tmp_path, monkeypatch, caps
                 continue
             if needs_torchvision(words) and not HAS_TORCHVISION:
                 continue
-            if words[:2] == ["python", "export/to_netx.py"]:
-                monkeypatch.setattr(sys, "argv", words[1:])
-                with pytest.raises(SystemExit) as ended:
-                    runpy.run_path(str(ROOT / words[1]), run_name="__main__")
-                assert not ended.value.code, line
+            if words[0] == "python":
+                run_script(monkeypatch, words)
                 continue
             assert words[0] == "lava-casc", f"{page}: no test runs {line}"
             if words[1] in ("collect", "jobs") and not HAS_LAVA:
@@ -164,6 +171,18 @@ def _wait_for(folder):
             return
         time.sleep(0.5)
     raise AssertionError(f"{folder}: not done in two minutes")
+
+
+@pytest.mark.slow
+def test_large_networks_as_a_page_has_them(monkeypatch, capfd):
+    pytest.importorskip("torchvision")
+    texts = [text for kind, text in blocks(PAGES["docs/networks.md"]) if kind == "console"]
+    found = [words for text in texts for words in commands(text) if words[1] == "benchmarks/large_networks.py"]
+    assert len(found) == 3
+    for words in found:
+        options = [word for word in words[2:] if word != "vgg16_bn"]
+        run_script(monkeypatch, [*words[:2], "resnet18", "--size", "32", *options])
+        assert "certified, equal" in capfd.readouterr().out
 
 
 def test_what_is_run_elsewhere_is_on_a_page():
