@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from csv_folder import make_texts
 from rich.console import Console
 from voc_folder import make_voc
@@ -146,21 +147,53 @@ def test_every_block_of_a_page_runs(page, stand_ins, tmp_path, monkeypatch, caps
             if HAS_LAVA or "loihi" not in text:
                 exec(compile(text, page, "exec"), names)  # noqa: S102  (our own text)
             continue
-        for words in map(shortened, commands(text)):
-            line = shlex.join(words)
-            if any(line.startswith(beginning) for beginning in ELSEWHERE) or (needs_lava(words) and not HAS_LAVA):
-                continue
-            if needs_torchvision(words) and not HAS_TORCHVISION:
-                continue
-            if words[0] == "python":
-                run_script(monkeypatch, words)
-                continue
-            assert words[0] == "lava-casc", f"{page}: no test runs {line}"
-            if words[1] in ("collect", "jobs") and not HAS_LAVA:
-                continue  # of a run that needs Lava
-            if words[1] == "collect":
-                _wait_for(Path(words[2]))
-            call(monkeypatch, *words[1:])
+        run_commands(monkeypatch, text)
+
+
+def run_commands(patch, text):
+    """Run a block of commands, but for those that others run, or that need what is not there."""
+    for words in map(shortened, commands(text)):
+        line = shlex.join(words)
+        if any(line.startswith(beginning) for beginning in ELSEWHERE) or (needs_lava(words) and not HAS_LAVA):
+            continue
+        if needs_torchvision(words) and not HAS_TORCHVISION:
+            continue
+        if words[0] == "python":
+            run_script(patch, words)
+            continue
+        assert words[0] == "lava-casc", f"no test runs {line}"
+        if words[1] in ("collect", "jobs") and not HAS_LAVA:
+            continue  # of a run that needs Lava
+        if words[1] == "collect":
+            _wait_for(Path(words[2]))
+        call(patch, *words[1:])
+
+
+#: What the examples of the page of the command line begin with.
+BEFORE_THE_EXAMPLES = """
+lava-casc train --data cifar10 --data-dir data --activation relu --architecture vgg9 --width 0.25 --epochs 1 -o relu.pt
+lava-casc train --task detection --data-dir VOC2007 --image-size 128,160 --epochs 1 -o out/detector.pt
+lava-casc evaluate out/vgg9-L8.pt --data-dir data --study out/vgg9-L8 --samples 1 --steps 8
+lava-casc evaluate out/vgg9-L16.pt --data-dir data --study out/vgg9-L16 --samples 1 --steps 8
+lava-casc submit out/digits.net --data digits --samples 2 --no-dry-run
+"""
+
+
+def test_the_example_of_every_command_runs(stand_ins, tmp_path, monkeypatch, capsys):
+    """docs/cli.md is made of the program, and so are its blocks."""
+    for library in ("onnx", "onnx2torch", "sphinx", "torchvision"):
+        pytest.importorskip(library)
+    home = tmp_path / "home"
+    shutil.copytree(stand_ins, home)
+    (home / "VOC2007").symlink_to(home / "BCCD")
+    monkeypatch.chdir(home)
+    runpy.run_path(str(ROOT / "docs" / "conf.py"))["_commands"](tmp_path)
+    torch.onnx.export(torch.nn.Sequential(torch.nn.Linear(4, 2)), (torch.zeros(1, 4),), "network.onnx")
+    run_commands(monkeypatch, BEFORE_THE_EXAMPLES)
+    examples = [text for kind, text in blocks(tmp_path / "cli.md") if kind == "console"]
+    assert len(examples) > 10
+    for text in examples:
+        run_commands(monkeypatch, text)
 
 
 def _wait_for(folder):
@@ -190,6 +223,13 @@ def test_what_is_run_elsewhere_is_on_a_page():
     lines = [shlex.join(words) for text in texts for words in commands(text)]
     for beginning in ELSEWHERE:
         assert any(line.startswith(beginning) for line in lines), beginning
+
+
+def test_every_block_is_of_a_kind_that_is_run():
+    for name, path in PAGES.items():
+        kinds = set(re.findall(r"^```(\S*)", path.read_text(encoding="utf-8"), re.M)) - {"", "python", "console"}
+        # tests/loihi/test_microcode.py runs the program on that page; its other block is a path of yours.
+        assert kinds <= {"{toctree}", "{eval-rst}", "{include}"} | ({"text"} if "microcode" in name else set()), name
 
 
 def test_every_make_target_on_a_page_is_there():
