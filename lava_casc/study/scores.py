@@ -34,10 +34,31 @@ class Scorer(Protocol):
     truth: list[Any]
 
     def add(self, name: str, outputs: Sequence[Sequence[NDArray]], start: int) -> None:
-        """Take in the real outputs of the samples from `start` on, at one point after the other, of one form."""
+        """Take in the real outputs of some samples, at one point after the other, of one form.
+
+        Parameters
+        ----------
+        name : str
+            Of the form.
+        outputs : sequence of sequence of (n, ...) ndarray
+            By point, and by output of the model.
+        start : int
+            Index of the first sample.
+        """
 
     def scores(self, planned: dict[str, int]) -> dict[str, Series]:
-        """Return the scores of every form; at least at the point `planned` of each with their intervals."""
+        """Return the scores of every form; at least at the point `planned` of each with their intervals.
+
+        Parameters
+        ----------
+        planned : dict of str to int
+            By form, the point that is reported.
+
+        Returns
+        -------
+        dict of str to Series
+            By form.
+        """
 
 
 class Ranks:
