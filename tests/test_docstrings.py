@@ -7,7 +7,6 @@ import importlib.util
 import inspect
 import runpy
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
@@ -46,7 +45,11 @@ class Ours(Validator):
             return tuple(field.name for field in dataclasses.fields(self.obj))
         if hasattr(self.obj, "model_fields"):
             return tuple(self.obj.model_fields)
-        if self.obj.__init__ is object.__init__ or issubclass(self.obj, (Exception, Protocol)):
+        if (
+            self.obj.__init__ is object.__init__
+            or issubclass(self.obj, Exception)
+            or vars(self.obj).get("_is_protocol")
+        ):
             return ()
         return tuple(name for name in inspect.signature(self.obj.__init__).parameters if name != "self")
 
