@@ -32,7 +32,9 @@ bench: .venv/ready  ## how fast everything is, side by side with what else there
 	@$(PYTHON) benchmarks/run.py --json out/bench.json $(BENCH)
 
 docs: .venv/ready  ## the documentation as a site, in out/docs, without a network
+	@rm -rf out/docs docs/api
 	@$(PYTHON) -m sphinx -b html -W --keep-going -q docs out/docs
+	@$(PYTHON) docs/check.py out/docs
 	@echo out/docs/index.html
 
 notebooks: .venv/ready  ## execute the notebooks, and write them with what they print and draw

@@ -1,4 +1,4 @@
-"""Take a PyTorch network trained with CQReLU to integers, to a netx HDF5 file, and to exact spikes on Lava and Loihi 2.
+"""Take a PyTorch network trained with CQReLU to integers, a netx HDF5 file, and exact spikes on Lava, for Loihi 2.
 
 The whole way in five calls::
 

@@ -76,6 +76,16 @@ class EnergyTable(BaseModel):
         """Return ``sum(number * constant)`` over events of kinds in `EVENTS`, in picojoule.
 
         None where multiply-accumulates are asked for and the table has no constant for them.
+
+        Parameters
+        ----------
+        events : dict of str to float
+            How many there were of each kind.
+
+        Returns
+        -------
+        float or None
+            In picojoule.
         """
         constants = self.constants
         if events.get("mac") and "mac" not in constants:
@@ -91,6 +101,10 @@ def read_energy(source: str | Path) -> EnergyTable:
     source : str or Path
         The path of a TOML file, or the bare name of one that lava_casc ships (``cmos45-float32``, ``cmos45-int8``,
         ``loihi1``).
+
+    Returns
+    -------
+    EnergyTable
 
     Raises
     ------
@@ -112,7 +126,12 @@ def read_energy(source: str | Path) -> EnergyTable:
 
 
 def shipped_energy_tables() -> dict[str, Path]:
-    """Return the tables that lava_casc ships, by name."""
+    """Return the tables that lava_casc ships, by name.
+
+    Returns
+    -------
+    dict of str to Path
+    """
     return shipped("energy")
 
 

@@ -47,10 +47,35 @@ class ClusterError(CascError):
 
 
 def exceeds(path: str, what: str, value: object, limit: str, limit_value: object, remedy: str) -> RangeError:
-    """Return the `RangeError` of one exceeded limit, worded alike everywhere."""
+    """Return the `RangeError` of one exceeded limit, worded alike everywhere.
+
+    Parameters
+    ----------
+    path : str
+        Of the layer.
+    what : str
+    value : object
+    limit : str
+    limit_value : object
+    remedy : str
+        One sentence.
+
+    Returns
+    -------
+    RangeError
+    """
     return RangeError(f"{path}: {what} ({value}) exceeds {limit} ({limit_value}). {remedy}.")
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what a library says of a failure, cut to a length that fits into a message."""
+    """Return the first line of what a library says of a failure, cut to a length that fits into a message.
+
+    Parameters
+    ----------
+    error : BaseException
+
+    Returns
+    -------
+    str
+    """
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -105,6 +105,10 @@ def evaluate(
     progress : callable
         Called with the number of samples done.
 
+    Returns
+    -------
+    Evaluation
+
     Raises
     ------
     DataError

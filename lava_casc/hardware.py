@@ -217,7 +217,18 @@ class Hardware(BaseModel):
         return self.registers.message_bits.number
 
     def with_registers(self, name: str | None = None, **numbers: int) -> Hardware:
-        """Return a target whose registers have other numbers, and which may have another name."""
+        """Return a target whose registers have other numbers, and which may have another name.
+
+        Parameters
+        ----------
+        name : str, optional
+        **numbers : int
+            Values by the names of `Registers`.
+
+        Returns
+        -------
+        Hardware
+        """
         changed = {
             name: getattr(self.registers, name).model_copy(update={"value": number, "assumed": None})
             for name, number in numbers.items()
@@ -234,6 +245,10 @@ def read_hardware(source: str | Path = DEFAULT) -> Hardware:
     source : str or Path
         The path of a TOML file, or the bare name of one that lava_casc ships (``loihi2_oheo_gulch``).
 
+    Returns
+    -------
+    Hardware
+
     Raises
     ------
     HardwareConfigError
@@ -247,7 +262,12 @@ def read_hardware(source: str | Path = DEFAULT) -> Hardware:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Return the configurations that lava_casc ships, by name."""
+    """Return the configurations that lava_casc ships, by name.
+
+    Returns
+    -------
+    dict of str to Path
+    """
     return shipped("")
 
 

@@ -15,7 +15,12 @@ IntArray = NDArray[np.int64]
 
 
 class Interval(NamedTuple):
-    """Every value between `low` and `high`, both included; arrays of one shape, element by element."""
+    """Every value between `low` and `high`, both included; arrays of one shape, element by element.
+
+    Attributes
+    ----------
+    low, high : ndarray of int64
+    """
 
     low: IntArray
     high: IntArray
@@ -27,7 +32,16 @@ class Interval(NamedTuple):
         return Interval(self.low + other.low, self.high + other.high)
 
     def hull(self, other: Interval) -> Interval:
-        """Return the smallest interval that holds both."""
+        """Return the smallest interval that holds both.
+
+        Parameters
+        ----------
+        other : Interval
+
+        Returns
+        -------
+        Interval
+        """
         return Interval(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
     @property
@@ -37,19 +51,49 @@ class Interval(NamedTuple):
 
 
 def signed_range(bits: int) -> tuple[int, int]:
-    """Return the least and the greatest value of a two's complement integer: ``-2**(bits-1), 2**(bits-1) - 1``."""
+    """Return the least and the greatest value of a two's complement integer: ``-2**(bits-1), 2**(bits-1) - 1``.
+
+    Parameters
+    ----------
+    bits : int
+        At least 1.
+
+    Returns
+    -------
+    (int, int)
+    """
     if bits < 1:
         raise ValueError(f"a signed integer needs at least 1 bit, not {bits}")
     return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
 
 
 def signed_bits(low: int, high: int) -> int:
-    """Return the fewest two's complement bits that hold both `low` and `high` (1 for ``0, 0``)."""
+    """Return the fewest two's complement bits that hold both `low` and `high` (1 for ``0, 0``).
+
+    Parameters
+    ----------
+    low, high : int
+
+    Returns
+    -------
+    int
+    """
     return 1 + max((~value if value < 0 else value).bit_length() for value in (int(low), int(high)))
 
 
 def wrap_signed(x: ArrayLike, bits: int) -> IntArray:
-    """Return `x` modulo ``2**bits`` in ``[-2**(bits-1), 2**(bits-1))``, as a register of that width would hold it."""
+    """Return `x` modulo ``2**bits`` in ``[-2**(bits-1), 2**(bits-1))``, as a register of that width would hold it.
+
+    Parameters
+    ----------
+    x : array of integers
+    bits : int
+        At least 1; more than 64 change nothing.
+
+    Returns
+    -------
+    ndarray of int64
+    """
     bits = min(bits, 64)
     low, high = signed_range(bits)
     x = _as_int64(x)
@@ -59,9 +103,17 @@ def wrap_signed(x: ArrayLike, bits: int) -> IntArray:
 def split_evenly(total: ArrayLike, steps: int) -> tuple[IntArray, IntArray]:
     """Split `total` into the same amount each step and a remainder of the same sign.
 
+    Parameters
+    ----------
+    total : array of integers
+    steps : int
+        At least 1.
+
     Returns
     -------
-    per_step, remainder : ndarray of int64
+    per_step : ndarray of int64
+        What is delivered in every step.
+    remainder : ndarray of int64
         ``total == steps * per_step + remainder`` with ``abs(remainder) < steps``. Neither differs in sign from `total`,
         so that whatever was delivered so far lies between 0 and `total`.
     """
@@ -75,6 +127,18 @@ def spread(total: ArrayLike, steps: int, step: int) -> IntArray:
 
     ``total * t // steps - total * (t - 1) // steps`` for ``t = step <= steps``, and 0 afterwards. The shares of all
     steps add up to `total` exactly, differ by at most one, and never differ in sign from `total`.
+
+    Parameters
+    ----------
+    total : array of integers
+    steps : int
+        At least 1.
+    step : int
+        From 1 on.
+
+    Returns
+    -------
+    ndarray of int64
     """
     total, steps = _as_int64(total), _positive(steps)
     if not 1 <= step <= steps:

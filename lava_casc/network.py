@@ -95,7 +95,17 @@ class Conv(_Frozen):
         self._freeze("weight")
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape (O, H', W') of the target for a source of `shape`."""
+        """Return the shape (O, H', W') of the target for a source of `shape`.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            (C, H, W).
+
+        Returns
+        -------
+        tuple of int
+        """
         if len(shape) != 3 or self.weight.ndim != 4:
             raise InvalidNetworkError(
                 f"a convolution of {self.source} needs (C, H, W) and 4-d weights, not {shape}, {self.weight.shape}"
@@ -134,7 +144,16 @@ class Dense(_Frozen):
         self._freeze("weight")
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape (O,) of the target for a source of `shape`."""
+        """Return the shape (O,) of the target for a source of `shape`.
+
+        Parameters
+        ----------
+        shape : tuple of int
+
+        Returns
+        -------
+        tuple of int
+        """
         if self.weight.ndim != 2 or self.weight.shape[1] != int(np.prod(shape)):
             raise InvalidNetworkError(f"dense weights {self.weight.shape} do not fit {self.source} of shape {shape}")
         return (self.weight.shape[0],)
@@ -205,6 +224,10 @@ class Input(_Entry):
         images : (N, ...) array of integers
             Each of `shape`, within ``low .. high``.
 
+        Returns
+        -------
+        (N, ...) ndarray of int64
+
         Raises
         ------
         DataError, RangeError
@@ -224,7 +247,16 @@ class Input(_Entry):
         return self._shifted(array.astype(np.int64))
 
     def injected(self, encoded: IntArray) -> IntArray:
-        """Return what enters the network in all, (N, ...) of `shape`, for what `encode` returned."""
+        """Return what enters the network in all, (N, ...) of `shape`, for what `encode` returned.
+
+        Parameters
+        ----------
+        encoded : (N, ...) ndarray of int64
+
+        Returns
+        -------
+        (N, ...) ndarray of int64
+        """
         return encoded
 
     def _shifted(self, x: Any) -> Any:
@@ -276,6 +308,14 @@ class Tokens(_Entry):
     def encode(self, tokens: ArrayLike) -> IntArray:
         """Return tokens (N,) as they are, checked.
 
+        Parameters
+        ----------
+        tokens : (N,) array of integers
+
+        Returns
+        -------
+        (N,) ndarray of int64
+
         Raises
         ------
         DataError, RangeError
@@ -290,7 +330,16 @@ class Tokens(_Entry):
         return array.astype(np.int64)
 
     def injected(self, encoded: IntArray) -> IntArray:
-        """Return the tokens one-hot, (N, vocabulary)."""
+        """Return the tokens one-hot, (N, vocabulary).
+
+        Parameters
+        ----------
+        encoded : (N,) ndarray of int64
+
+        Returns
+        -------
+        (N, vocabulary) ndarray of int64
+        """
         return (encoded[:, None] == np.arange(self.vocabulary)).astype(np.int64)
 
 
@@ -392,7 +441,18 @@ class Neurons(_Population):
 
 @dataclass(frozen=True, eq=False)
 class Readout(_Population):
-    """The integrator without a neuron: its ``X`` are the logits, ``real = scale * X`` with one positive scale."""
+    """The integrator without a neuron: its ``X`` are the logits, ``real = scale * X`` with one positive scale.
+
+    Attributes
+    ----------
+    name : str
+        Path of the layer in the model it came from.
+    synapses : tuple of Conv or Dense
+    bias : ndarray of int64
+        (C,), or the full shape.
+    scale : float
+        Positive.
+    """
 
     scale: float = 1.0
 
@@ -406,6 +466,12 @@ class MaxPool(_Frozen):
     """Max pooling over cumulative counts: emits ``max_i Y_i(t) - max_i Y_i(t-1)``.
 
     Padding never wins, because counts are not negative.
+
+    Attributes
+    ----------
+    name, source : str
+    kernel, stride, padding, dilation : (int, int)
+        Along height and width.
     """
 
     name: str
@@ -421,7 +487,16 @@ class MaxPool(_Frozen):
         return (self.source,)
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return (C, H', W') for a source of shape (C, H, W)."""
+        """Return (C, H', W') for a source of shape (C, H, W).
+
+        Parameters
+        ----------
+        shape : tuple of int
+
+        Returns
+        -------
+        tuple of int
+        """
         if len(shape) != 3:
             raise InvalidNetworkError(f"{self.name}: max pooling needs a (C, H, W) source, not {shape}")
         if any(2 * p > d * (k - 1) + 1 for k, p, d in zip(self.kernel, self.padding, self.dilation, strict=True)):
@@ -443,6 +518,12 @@ Layer = Entry | Neurons | MaxPool | Readout
 @dataclass(frozen=True, eq=False)
 class IntegerNetwork(_Frozen):
     """A graph of integer layers, in topological order: the `Input` (or `Tokens`), any `Memory`, ..., each `Readout`.
+
+    Attributes
+    ----------
+    layers : tuple of Input, Tokens, Memory, Neurons, MaxPool or Readout
+    shapes : dict of str to tuple of int
+        Of what each layer emits, without the samples' axis; computed, not given.
 
     Raises
     ------
@@ -520,6 +601,10 @@ class IntegerNetwork(_Frozen):
             How many times the bias is delivered.
         levels : int
             The greatest count of the layer.
+
+        Returns
+        -------
+        int
         """
         total = turns * _greatest(layer.bias)
         for synapse in layer.synapses:
@@ -573,6 +658,15 @@ class IntegerNetwork(_Frozen):
 
     def encode(self, samples: ArrayLike) -> IntArray:
         """Return what the network computes with for samples (N, ...); (N, P, ...) of P phases for a recurrent one.
+
+        Parameters
+        ----------
+        samples : array of integers
+
+        Returns
+        -------
+        ndarray of int64
+            Of the same shape.
 
         Raises
         ------
@@ -651,7 +745,16 @@ class IntegerNetwork(_Frozen):
         return all(layer.sources == (before.name,) for before, layer in zip(self.layers, self.layers[1:], strict=False))
 
     def timing(self, schedule: WakeSleepSchedule) -> dict[str, LayerTiming]:
-        """Return the timing of every layer but the input under `schedule`."""
+        """Return the timing of every layer but the input under `schedule`.
+
+        Parameters
+        ----------
+        schedule : WakeSleepSchedule
+
+        Returns
+        -------
+        dict of str to LayerTiming
+        """
         complete, _ = self._latest(schedule)
         return {name: schedule.timing(self.distances[name][0], step) for name, step in complete.items()}
 
@@ -674,6 +777,14 @@ class IntegerNetwork(_Frozen):
 
         A step at or after it in which no neuron emits a spike is the certificate: nothing travels, nothing will come.
         The last input spikes leave in step `wake_steps` and arrive one step later.
+
+        Parameters
+        ----------
+        schedule : WakeSleepSchedule
+
+        Returns
+        -------
+        int
         """
         timing = self.timing(schedule).values()
         return max(schedule.wake_steps + 1, *(t.bias_stop - 1 for t in timing), *(t.release for t in timing))
@@ -683,12 +794,29 @@ class IntegerNetwork(_Frozen):
 
         With ``c`` the step in which the last input of a layer can arrive, its last spike comes no later than
         ``c + ceil(levels / max_burst) - 1``.
+
+        Parameters
+        ----------
+        schedule : WakeSleepSchedule
+
+        Returns
+        -------
+        int
         """
         _, last = self._latest(schedule)
         return max(last[layer.name] for layer in self.layers if not isinstance(layer, Readout))
 
     def certified_by(self, schedule: WakeSleepSchedule) -> int:
-        """Return the step by which every sample has its certificate: silent, with the last event over."""
+        """Return the step by which every sample has its certificate: silent, with the last event over.
+
+        Parameters
+        ----------
+        schedule : WakeSleepSchedule
+
+        Returns
+        -------
+        int
+        """
         return max(self.silence_bound(schedule) + 1, self.last_event(schedule))
 
     def schedule(
@@ -716,6 +844,10 @@ class IntegerNetwork(_Frozen):
         max_burst : int, optional
             The most units of a spike, at least 1; for bursts by default 2, in graded mode and for presets all levels,
             so that each neuron speaks once.
+
+        Returns
+        -------
+        WakeSleepSchedule
         """
         if mode in PRESETS:
             mode = "burst" if mode == "latency" and (max_burst or self.levels) < self.levels else "graded"
@@ -733,7 +865,21 @@ class IntegerNetwork(_Frozen):
 
 
 def window_shape(name: str, size: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
-    """Return the number of windows along height and width (floor, as torch does)."""
+    """Return the number of windows along height and width (floor, as torch does).
+
+    Parameters
+    ----------
+    name : str
+        Of the layer, for errors.
+    size : tuple of int
+        (C, H, W) of the source.
+    kernel, stride, padding, dilation : (int, int)
+        Along height and width.
+
+    Returns
+    -------
+    (int, int)
+    """
     if min(stride) < 1 or min(dilation) < 1 or min(padding) < 0 or min(kernel) < 1:
         raise InvalidNetworkError(
             f"{name}: kernel {kernel}, stride {stride}, padding {padding}, dilation {dilation} make no windows"
@@ -748,7 +894,17 @@ def window_shape(name: str, size: Shape, kernel: Pair, stride: Pair, padding: Pa
 
 
 def per_neuron(values: NDArray, shape: Shape) -> NDArray:
-    """Return per-channel (or full) `values` in a shape that broadcasts against a layer of `shape`."""
+    """Return per-channel (or full) `values` in a shape that broadcasts against a layer of `shape`.
+
+    Parameters
+    ----------
+    values : (C,) or `shape` ndarray
+    shape : tuple of int
+
+    Returns
+    -------
+    ndarray
+    """
     return values if values.shape == shape else values.reshape(-1, *(1,) * (len(shape) - 1))
 
 

@@ -121,7 +121,16 @@ class Verification:
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
-    """Everything that a conversion made."""
+    """Everything that a conversion made.
+
+    Attributes
+    ----------
+    network : IntegerNetwork
+    schedule : WakeSleepSchedule
+    hardware : Hardware
+    quantization : QuantizationReport
+    verification : Verification, optional
+    """
 
     network: IntegerNetwork
     schedule: WakeSleepSchedule
@@ -177,7 +186,19 @@ def convert(
 def convert_checkpoint(
     checkpoint: Checkpoint, options: Options, on_step: OnStep = lambda i, n, name: None
 ) -> Conversion:
-    """Run the steps from a checkpoint to a verified integer network; `on_step` is told of each before it starts."""
+    """Run the steps from a checkpoint to a verified integer network; `on_step` is told of each before it starts.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    options : Options
+    on_step : callable
+        Called with the step's number, how many there are, and its name.
+
+    Returns
+    -------
+    Conversion
+    """
 
     def announce(name: str) -> None:
         on_step(STEPS.index(name) + 1, len(STEPS), name)
@@ -207,7 +228,24 @@ def export(
     spec: InputSpec | None = None,
     allow_pickle: bool = False,
 ) -> Conversion:
-    """Convert the checkpoint at `path` and write the network file `output`."""
+    """Convert the checkpoint at `path` and write the network file `output`.
+
+    Parameters
+    ----------
+    path : str or Path
+    output : str or Path
+    options : Options
+    on_step : callable
+        As for `convert_checkpoint`.
+    spec : InputSpec, optional
+        As for `load_checkpoint`.
+    allow_pickle : bool
+        As for `load_checkpoint`.
+
+    Returns
+    -------
+    Conversion
+    """
     from lava_casc import netx  # h5py is needed here alone
 
     on_step(1, len(STEPS), "trace")
@@ -226,7 +264,18 @@ def export(
 
 
 def with_levels(graph: Graph, levels: int) -> Graph:
-    """Return `graph` with another number of levels in every CQReLU and CQRNN; the thresholds stay."""
+    """Return `graph` with another number of levels in every CQReLU and CQRNN; the thresholds stay.
+
+    Parameters
+    ----------
+    graph : Graph
+    levels : int
+        At least 1.
+
+    Returns
+    -------
+    Graph
+    """
     if levels < 1:
         raise CascError(f"levels ({levels}) must be at least 1.")
     changed = (
@@ -241,6 +290,16 @@ def affordable(network: IntegerNetwork, schedule: WakeSleepSchedule) -> tuple[Wa
 
     In unary mode a layer computes in most steps, in graded mode about three times. Both prove the same of the network,
     so that one that is too large for a single unary sample is verified in graded mode.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    schedule : WakeSleepSchedule
+
+    Returns
+    -------
+    schedule : WakeSleepSchedule
+    samples : int
     """
     macs = sum(
         synapse.weight[0].size * math.prod(network.shapes[layer.name])
@@ -261,6 +320,19 @@ def verify(
     samples: int,
 ) -> Verification:
     """Run spikes and the integer network on a few images and compare every count and every logit.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    folded : FloatNetwork
+        What it was made of.
+    checkpoint : Checkpoint
+    schedule : WakeSleepSchedule
+    samples : int
+
+    Returns
+    -------
+    Verification
 
     Raises
     ------
@@ -301,7 +373,16 @@ def verify(
 
 
 def layer_rows(conversion: Conversion) -> list[dict[str, Any]]:
-    """Return one row a layer for tables and reports: shape, synapses, weight bits, thresholds, worst case, errors."""
+    """Return one row a layer for tables and reports: shape, synapses, weight bits, thresholds, worst case, errors.
+
+    Parameters
+    ----------
+    conversion : Conversion
+
+    Returns
+    -------
+    list of dict
+    """
     network = conversion.network
     quantized = {layer.name: asdict(layer) for layer in conversion.quantization.layers}
     errors = {error.name: asdict(error) for error in conversion.verification.errors} if conversion.verification else {}
@@ -340,7 +421,16 @@ def layer_rows(conversion: Conversion) -> list[dict[str, Any]]:
 
 
 def summary(conversion: Conversion) -> dict[str, Any]:
-    """Return the conversion's report as plain data, for JSON."""
+    """Return the conversion's report as plain data, for JSON.
+
+    Parameters
+    ----------
+    conversion : Conversion
+
+    Returns
+    -------
+    dict
+    """
     network, schedule = conversion.network, conversion.schedule
     return {
         "lava_casc": lava_casc.__version__,
@@ -366,7 +456,14 @@ def summary(conversion: Conversion) -> dict[str, Any]:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write a report as JSON, whole or not at all."""
+    """Write a report as JSON, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+    content : object
+        What JSON can say.
+    """
     files.write_json(path, content, NetworkFileError)
 
 

@@ -68,6 +68,12 @@ class Source(NamedTuple):
     """What a layer can send: its shape, and the least and the greatest total that it can have sent at any time.
 
     `alone` says that no two of its neurons send anything, as of all tokens one is there in a phase.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    low, high : int
+    alone : bool
     """
 
     shape: Shape
@@ -77,7 +83,16 @@ class Source(NamedTuple):
 
 
 def ranges(network: IntegerNetwork) -> dict[str, LayerRange]:
-    """Return the proven range of every layer that integrates."""
+    """Return the proven range of every layer that integrates.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+
+    Returns
+    -------
+    dict of str to LayerRange
+    """
     sources = {layer.name: source_of(network, layer) for layer in network if not isinstance(layer, Readout)}
     return {
         layer.name: layer_range(layer, network.shapes[layer.name], sources)
@@ -87,13 +102,34 @@ def ranges(network: IntegerNetwork) -> dict[str, LayerRange]:
 
 
 def source_of(network: IntegerNetwork, layer: Entry | Neurons | MaxPool) -> Source:
-    """Return what a layer of a network can send."""
+    """Return what a layer of a network can send.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    layer : Input, Tokens, Memory, Neurons or MaxPool
+
+    Returns
+    -------
+    Source
+    """
     low, high = layer.reach if isinstance(layer, Entry) else (0, network.peaks[layer.name])
     return Source(network.shapes[layer.name], low, high, isinstance(layer, Tokens))
 
 
 def layer_range(layer: Neurons | Readout, shape: Shape, sources: Mapping[str, Source]) -> LayerRange:
-    """Return the proven range of one layer of `shape`, from its own integers and what its sources can send."""
+    """Return the proven range of one layer of `shape`, from its own integers and what its sources can send.
+
+    Parameters
+    ----------
+    layer : Neurons or Readout
+    shape : tuple of int
+    sources : mapping of str to Source
+
+    Returns
+    -------
+    LayerRange
+    """
     received = zero = Interval(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
     for synapse in layer.synapses:
         received += contribution(synapse, *sources[synapse.source])
@@ -113,6 +149,18 @@ def contribution(synapse: Synapse, shape: Shape, low: int, high: int, alone: boo
     """Return what a synapse can deliver in total when every source of `shape` lies in ``[low, high]``, 0 included.
 
     With `alone` all of them but one are 0, whichever it is; then `synapse` is a `Dense`.
+
+    Parameters
+    ----------
+    synapse : Conv or Dense
+    shape : tuple of int
+    low, high : int
+    alone : bool
+
+    Returns
+    -------
+    Interval
+        Of the target's shape.
     """
     if alone:
         totals: tuple[NDArray, ...] = np.maximum(synapse.weight, 0).max(1), np.minimum(synapse.weight, 0).min(1)
@@ -154,6 +202,10 @@ def check_ranges(
     hardware : Hardware
     proven : dict of str to LayerRange, optional
         The ranges of the same network, where they are known.
+
+    Returns
+    -------
+    dict of str to LayerRange
 
     Raises
     ------

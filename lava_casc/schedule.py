@@ -75,7 +75,16 @@ class WakeSleepSchedule:
         return "unary" if self.max_burst == 1 else "burst"
 
     def duration(self, levels: int) -> int:
-        """Return in how many steps a neuron of so many levels says it all, at most `max_burst` in each."""
+        """Return in how many steps a neuron of so many levels says it all, at most `max_burst` in each.
+
+        Parameters
+        ----------
+        levels : int
+
+        Returns
+        -------
+        int
+        """
         return -(-levels // self.max_burst)
 
     def timing(self, shortest: int, complete: int) -> LayerTiming:
@@ -83,6 +92,15 @@ class WakeSleepSchedule:
 
         Its first spike can arrive in step ``1 + shortest``, its last one in step `complete`: then a released layer may
         speak.
+
+        Parameters
+        ----------
+        shortest : int
+        complete : int
+
+        Returns
+        -------
+        LayerTiming
         """
         start = 1 + shortest
         return LayerTiming(start, start + self.wake_steps, complete if self.released else 1)

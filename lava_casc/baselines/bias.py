@@ -42,6 +42,11 @@ def calibrated(rates: Rates, folded: FloatNetwork, x: NDArray[np.int64], scale: 
         Of the input: the float network takes ``scale * x``.
     steps : int
         T.
+
+    Returns
+    -------
+    Rates
+        The same network with other biases.
     """
     means = _means(folded, x, scale)
     for layer in rates.network:

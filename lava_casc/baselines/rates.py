@@ -32,6 +32,10 @@ def at_rates(network: IntegerNetwork) -> IntegerNetwork:
     ----------
     network : IntegerNetwork
 
+    Returns
+    -------
+    IntegerNetwork
+
     Raises
     ------
     UnsupportedModelError
@@ -93,11 +97,32 @@ class Rates:
         return tuple(layer.name for layer in self.network if not isinstance(layer, Readout))
 
     def points(self, steps: int) -> list[int]:
-        """Return every step."""
+        """Return every step.
+
+        Parameters
+        ----------
+        steps : int
+
+        Returns
+        -------
+        list of int
+        """
         return list(range(1, steps + 1))
 
     def run(self, samples: NDArray[np.int64], steps: int) -> tuple[list[list[NDArray]], SpikeRecord]:
-        """Return the real outputs after every step, by the rates since the input has reached them, and the record."""
+        """Return the real outputs after every step, by the rates since the input has reached them, and the record.
+
+        Parameters
+        ----------
+        samples : (N, ...) ndarray of int64
+        steps : int
+
+        Returns
+        -------
+        outputs : list of list of (N, ...) ndarray
+            By point, and by output of the model.
+        record : SpikeRecord
+        """
         record = simulate(
             self.network,
             samples,
@@ -110,7 +135,19 @@ class Rates:
         return [self._outputs(record.logits_by_step[:, step - 1], step) for step in self.points(steps)], record
 
     def counts(self, samples: NDArray[np.int64], name: str, steps: int) -> NDArray[np.int64]:
-        """Return what a layer has counted in the first `steps` steps in which its input reaches it, (N, ...)."""
+        """Return what a layer has counted in the first `steps` steps in which its input reaches it, (N, ...).
+
+        Parameters
+        ----------
+        samples : (N, ...) ndarray of int64
+        name : str
+            Of the layer.
+        steps : int
+
+        Returns
+        -------
+        (N, ...) ndarray of int64
+        """
         part = up_to(self.network, name)
         schedule = WakeSleepSchedule(1, part.distances[name][0] + steps - 1)
         found: NDArray[np.int64] = simulate(part, samples, schedule, record=("counts",), variant=self.variant).counts[
@@ -119,7 +156,16 @@ class Rates:
         return found
 
     def silenced(self, samples: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]] | None:
-        """Return by layer which neurons the first stage silences in each sample; None without a first stage."""
+        """Return by layer which neurons the first stage silences in each sample; None without a first stage.
+
+        Parameters
+        ----------
+        samples : (N, ...) ndarray of int64
+
+        Returns
+        -------
+        dict of str to (N, ...) ndarray of bool, or None
+        """
         if self.silencing is None:
             return None
         network, found = self.network, []

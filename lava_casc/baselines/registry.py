@@ -72,7 +72,12 @@ class Material:
         return at_rates(self.network)
 
     def calibrate(self) -> Rates:
-        """Return QCFS neurons with calibrated biases, at T = L."""
+        """Return QCFS neurons with calibrated biases, at T = L.
+
+        Returns
+        -------
+        Rates
+        """
         rates = Rates(self.rates, HALFWAY)
         spec = self.checkpoint.input
         return calibrated(rates, fold(self.checkpoint.graph), self.samples, spec.scale, self.network.levels)
@@ -155,6 +160,16 @@ METHODS = {
 def find(names: str) -> tuple[str, ...]:
     """Return the methods that a list such as ``qcfs,srp`` names, or all of them for ``all``; in their own order.
 
+    Parameters
+    ----------
+    names : str
+        Separated by commas.
+
+    Returns
+    -------
+    tuple of str
+        Keys of `METHODS`.
+
     Raises
     ------
     DataError
@@ -169,6 +184,16 @@ def find(names: str) -> tuple[str, ...]:
 
 def prepare(names: Sequence[str], material: Material) -> dict[str, Method]:
     """Return methods that are ready to run.
+
+    Parameters
+    ----------
+    names : sequence of str
+        As `find` returns them.
+    material : Material
+
+    Returns
+    -------
+    dict of str to Method
 
     Raises
     ------

@@ -63,6 +63,20 @@ def percentile_network(
 ) -> IntegerNetwork:
     """Return the integer network of a checkpoint with the thresholds of `percentile_thresholds`, and 8-bit weights.
 
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    samples : (N, ...) array of integers
+        Calibration samples.
+    percentile : float
+        Within (0, 100].
+    hardware : str
+        Name or path of a hardware configuration.
+
+    Returns
+    -------
+    IntegerNetwork
+
     Raises
     ------
     RangeError

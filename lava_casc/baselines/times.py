@@ -29,12 +29,12 @@ class ParallelTimes:
         Its thresholds stay.
     network : IntegerNetwork
         Of any number of levels; says how far away the outputs are.
+    layers : tuple of str
+        Those whose messages are counted by step: none, since all spikes of a layer are one event.
     """
 
     checkpoint: Checkpoint
     network: IntegerNetwork
-
-    #: It has no messages by step to count: all of a layer's spikes are one event.
     layers: tuple[str, ...] = ()
 
     @property
@@ -48,12 +48,33 @@ class ParallelTimes:
         return max(self.network.distances[readout.name][0] for readout in self.network.readouts)
 
     def points(self, steps: int) -> list[int]:
-        """Return the steps after which the outputs have heard 1, 2, 4, 8, ... of them."""
+        """Return the steps after which the outputs have heard 1, 2, 4, 8, ... of them.
+
+        Parameters
+        ----------
+        steps : int
+
+        Returns
+        -------
+        list of int
+        """
         heard = steps - self.distance
         return [self.distance + (1 << k) for k in range(max(heard, 0).bit_length())]
 
     def run(self, samples: NDArray[np.int64], steps: int) -> tuple[list[list[NDArray]], None]:
-        """Return the real outputs at every point, and no record."""
+        """Return the real outputs at every point, and no record.
+
+        Parameters
+        ----------
+        samples : (N, ...) ndarray of int64
+        steps : int
+
+        Returns
+        -------
+        outputs : list of list of (N, ...) ndarray
+            By point, and by output of the model.
+        record : None
+        """
         found = []
         for point in self.points(steps):
             network = self.network_of(point - self.distance)
@@ -61,11 +82,30 @@ class ParallelTimes:
         return found, None
 
     def spikes(self, samples: NDArray[np.int64], times: int) -> ParallelRecord:
-        """Return all spikes of a network of so many steps."""
+        """Return all spikes of a network of so many steps.
+
+        Parameters
+        ----------
+        samples : (N, ...) ndarray of int64
+        times : int
+
+        Returns
+        -------
+        ParallelRecord
+        """
         return parallel(self.network_of(times), samples)
 
     def network_of(self, times: int) -> IntegerNetwork:
-        """Return the integer network of so many levels, with rounding; made once."""
+        """Return the integer network of so many levels, with rounding; made once.
+
+        Parameters
+        ----------
+        times : int
+
+        Returns
+        -------
+        IntegerNetwork
+        """
         if times not in self._networks:
             graph = with_levels(self.checkpoint.graph, times)
             rounded = tuple(

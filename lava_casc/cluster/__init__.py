@@ -1,7 +1,7 @@
 """Work for other machines: folders that hold all that a run needs, SLURM, and what came back."""
 
 from lava_casc.cluster.folder import JobFolder, Settings, Task, make_folder, open_folder
-from lava_casc.cluster.launch import Host, cancel, launch, look
+from lava_casc.cluster.launch import Host, State, cancel, launch, look
 from lava_casc.cluster.merge import Difference, collect, missing, read_part
 from lava_casc.cluster.spread import spread
 
@@ -10,6 +10,7 @@ __all__ = [
     "Host",
     "JobFolder",
     "Settings",
+    "State",
     "Task",
     "cancel",
     "collect",

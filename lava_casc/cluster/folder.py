@@ -43,7 +43,12 @@ console.out.print(f"task {task}: {int(record.certified.sum())} of {len(record)} 
 
 @dataclass(frozen=True)
 class Task:
-    """The samples of one task: from `start` to before `stop`."""
+    """The samples of one task: from `start` to before `stop`.
+
+    Attributes
+    ----------
+    start, stop : int
+    """
 
     start: int
     stop: int
@@ -96,18 +101,38 @@ class JobFolder:
         return self.manifest[JOB] + self.manifest[NETWORK] + self.manifest[INPUTS]
 
     def network(self) -> IntegerNetwork:
-        """Return the network."""
+        """Return the network.
+
+        Returns
+        -------
+        IntegerNetwork
+        """
         from lava_casc import netx
 
         return netx.read(self.path / NETWORK)
 
     def inputs(self) -> NDArray[np.int64]:
-        """Return the inputs of all tasks."""
+        """Return the inputs of all tasks.
+
+        Returns
+        -------
+        (N, ...) ndarray of int64
+        """
         found: NDArray[np.int64] = np.load(self.path / INPUTS, allow_pickle=False, mmap_mode="r")
         return found
 
     def part(self, task: int) -> Path:
-        """Return where a task leaves its results."""
+        """Return where a task leaves its results.
+
+        Parameters
+        ----------
+        task : int
+            From 0.
+
+        Returns
+        -------
+        Path
+        """
         return self.path / f"part-{task}.npz"
 
 
@@ -131,6 +156,10 @@ def make_folder(
     tasks : int
         Into how many parts the samples are divided; at most one a sample.
     settings : Settings, optional
+
+    Returns
+    -------
+    JobFolder
 
     Raises
     ------
@@ -183,6 +212,14 @@ def make_folder(
 
 def open_folder(path: Path) -> JobFolder:
     """Return a folder that `make_folder` made, if nothing in it was changed since.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    JobFolder
 
     Raises
     ------

@@ -83,6 +83,18 @@ def command(folder: Path, launcher: str, host: Host, tasks: Sequence[int]) -> li
 def launch(folder: JobFolder, launcher: str, host: Host, tasks: Sequence[int] | None = None) -> State:
     """Start tasks of a folder, by default those without results.
 
+    Parameters
+    ----------
+    folder : JobFolder
+    launcher : {"env", "sbatch"}
+        In this process's environment, or as jobs of SLURM.
+    host : Host
+    tasks : sequence of int, optional
+
+    Returns
+    -------
+    State
+
     Raises
     ------
     ClusterError
@@ -112,6 +124,14 @@ def look(folder: JobFolder) -> State | None:
     """Return what became of the run that was started last; None if none was.
 
     What SLURM has forgotten is COMPLETED where the results are whole, and otherwise what was known last, or FAILED.
+
+    Parameters
+    ----------
+    folder : JobFolder
+
+    Returns
+    -------
+    State or None
     """
     path = folder.path / STATE
     if not path.exists():
@@ -142,6 +162,14 @@ def look(folder: JobFolder) -> State | None:
 
 def cancel(folder: JobFolder) -> State:
     """Stop what runs of a folder.
+
+    Parameters
+    ----------
+    folder : JobFolder
+
+    Returns
+    -------
+    State
 
     Raises
     ------

@@ -34,7 +34,18 @@ class Difference:
 
 
 def read_part(folder: JobFolder, task: int) -> SpikeRecord | None:
-    """Return the results of a task; None where there are none, or no whole ones of this very job."""
+    """Return the results of a task; None where there are none, or no whole ones of this very job.
+
+    Parameters
+    ----------
+    folder : JobFolder
+    task : int
+        From 0.
+
+    Returns
+    -------
+    SpikeRecord or None
+    """
     path, chosen = folder.part(task), folder.tasks[task]
     if not path.is_file():
         return None
@@ -53,12 +64,29 @@ def read_part(folder: JobFolder, task: int) -> SpikeRecord | None:
 
 
 def missing(folder: JobFolder) -> list[int]:
-    """Return the tasks without whole results."""
+    """Return the tasks without whole results.
+
+    Parameters
+    ----------
+    folder : JobFolder
+
+    Returns
+    -------
+    list of int
+    """
     return [task for task in range(len(folder.tasks)) if read_part(folder, task) is None]
 
 
 def collect(folder: JobFolder) -> SpikeRecord:
     """Return the results of all tasks as one record.
+
+    Parameters
+    ----------
+    folder : JobFolder
+
+    Returns
+    -------
+    SpikeRecord
 
     Raises
     ------

@@ -54,6 +54,10 @@ def spread(
     tell : callable
         Called with a line where something has to be started again.
 
+    Returns
+    -------
+    SpikeRecord
+
     Raises
     ------
     ClusterError

@@ -63,11 +63,28 @@ class Detection:
         return len(self.files)
 
     def first(self, count: int | None) -> Detection:
-        """Return only the first `count` images, all of them by default."""
+        """Return only the first `count` images, all of them by default.
+
+        Parameters
+        ----------
+        count : int or None
+
+        Returns
+        -------
+        Detection
+        """
         return replace(self, files=self.files[:count], objects=self.objects[:count])
 
     def images(self, chosen: Sequence[int] | range) -> NDArray[np.uint8]:
         """Return the images at the indices `chosen`, (n, 3, H, W), 0 .. 255.
+
+        Parameters
+        ----------
+        chosen : sequence of int
+
+        Returns
+        -------
+        ndarray of uint8
 
         Raises
         ------
@@ -95,6 +112,10 @@ def read_voc(folder: str | Path, split: str, size: tuple[int, int], classes: Seq
     classes : sequence of str, optional
         The names of the labels 0, 1, ...; by default those that occur in the split, sorted.
 
+    Returns
+    -------
+    Detection
+
     Raises
     ------
     DataError
@@ -117,7 +138,17 @@ def read_voc(folder: str | Path, split: str, size: tuple[int, int], classes: Seq
 
 
 def splits(folder: str | Path) -> tuple[str, str]:
-    """Return the names of the splits to train and to test on: trainval and test, or train and val without a test."""
+    """Return the names of the splits to train and to test on: trainval and test, or train and val without a test.
+
+    Parameters
+    ----------
+    folder : str or Path
+        In VOC layout.
+
+    Returns
+    -------
+    (str, str)
+    """
     return ("trainval", "test") if _list_of(Path(folder), "test").is_file() else ("train", "val")
 
 

@@ -132,6 +132,10 @@ def build_detector(
     seed : int
         The caller's random state stays as it is.
 
+    Returns
+    -------
+    torch.nn.Module
+
     Raises
     ------
     DataError

@@ -86,12 +86,16 @@ def train_detector(
         A key of `BACKBONES`.
     levels, rounding
         Of every CQReLU; its threshold is learned. ``floor`` is that of CASC (arXiv 2406.05371).
-    epochs, batch_size, learning_rate, seed, bfloat16, resume
+    epochs, batch_size, learning_rate, seed, bfloat16
         As for `fit`.
     device : {"auto", "cpu", "cuda"}
         ``auto`` is CUDA where there is a device.
-    progress, on_epoch : callable, optional
+    resume, progress, on_epoch
         As for `fit`.
+
+    Returns
+    -------
+    DetectorTraining
 
     Raises
     ------
@@ -162,6 +166,16 @@ def find(model: nn.Module, data: Detection, stride: int, batch_size: int = 32) -
 
 def detector_of(checkpoint: Checkpoint) -> tuple[tuple[str, ...], int]:
     """Return the classes and the stride of the detector in a checkpoint.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+
+    Returns
+    -------
+    classes : tuple of str
+    stride : int
+        In pixels.
 
     Raises
     ------

@@ -18,6 +18,10 @@ def batches(network: IntegerNetwork, samples: int, batch_size: int | None, most:
     batch_size : int, optional
         At least 1. By default as many as have `BATCH_NEURONS` neurons together, 1 at least and `most` at most.
     most : int
+
+    Returns
+    -------
+    list of slice
     """
     if batch_size is None:
         batch_size = max(1, min(most, BATCH_NEURONS // network.neurons))

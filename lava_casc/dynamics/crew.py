@@ -48,7 +48,15 @@ class Crew:
         self.steppers: list[Stepper] = []
 
     def begin(self, samples: NDArray[np.int64], until_silent: bool = True) -> None:
-        """Begin with a batch."""
+        """Begin with a batch.
+
+        Parameters
+        ----------
+        samples : (N, ...) ndarray of int64
+            As `IntegerNetwork.encode` returns them.
+        until_silent : bool
+            Whether the batch is over as soon as all are certified.
+        """
         shares = max(1, min(self.threads, len(samples), len(samples) * self.plan.network.neurons // SHARE))
         self.steppers = [
             Stepper(self.plan, part, until_silent=until_silent, wanted=self.wanted)
@@ -61,7 +69,12 @@ class Crew:
         return all(stepper.over for stepper in self.steppers)
 
     def step(self) -> bool:
-        """Advance all samples by one step and return whether the batch is over."""
+        """Advance all samples by one step and return whether the batch is over.
+
+        Returns
+        -------
+        bool
+        """
         going = [stepper for stepper in self.steppers if not stepper.over]
         if len(going) > 1:
             list(self.pool.map(Stepper.step, going))
@@ -71,7 +84,12 @@ class Crew:
         return self.over
 
     def result(self) -> dict[tuple[str, str], NDArray]:
-        """Return ``logits``, ``certified`` and ``last_spike`` (N, P, ...), and by kind and layer what is wanted."""
+        """Return ``logits``, ``certified`` and ``last_spike`` (N, P, ...), and by kind and layer what is wanted.
+
+        Returns
+        -------
+        dict of (str, str) to ndarray
+        """
         found: dict[tuple[str, str], list[NDArray]] = {}
         for stepper in self.steppers:
             for kind in ("logits", "certified", "last_spike"):

@@ -117,7 +117,18 @@ class Plan:
             self.populations[layer.name] = _Population(self, layer)
 
     def begin(self, name: str, n: int) -> State:
-        """Return the state in which a spiking layer begins with `n` samples."""
+        """Return the state in which a spiking layer begins with `n` samples.
+
+        Parameters
+        ----------
+        name : str
+            Of the layer.
+        n : int
+
+        Returns
+        -------
+        State
+        """
         layer = self.network[name]
         if isinstance(layer, MaxPool):
             peak = self.peaks[name]
@@ -130,16 +141,46 @@ class Plan:
         """Return the state of an entry that injects `total`, (N, H, W, C) or (N, I), over every wake_steps steps.
 
         A memory does so over the steps in which its source was heard: where nothing sleeps, they are all.
+
+        Parameters
+        ----------
+        layer : Input, Tokens or Memory
+        total : integer tensor
+            What it injects in all.
+
+        Returns
+        -------
+        State
         """
         window = self.last_injection if isinstance(layer, Memory) else self.schedule.wake_steps
         return _EntryState(total, window, self.last_injection)
 
     def delivers(self, step: int) -> bool:
-        """Return whether bias arrives at a readout in `step`."""
+        """Return whether bias arrives at a readout in `step`.
+
+        Parameters
+        ----------
+        step : int
+
+        Returns
+        -------
+        bool
+        """
         return any(self.populations[readout.name].delivers(step) for readout in self.network.readouts)
 
     def logits(self, sources: dict[str, torch.Tensor], step: int) -> torch.Tensor:
-        """Return (N, K) int64: what the readouts have integrated by `step`, from what their sources counted before."""
+        """Return (N, K) int64: what the readouts have integrated by `step`, from what their sources counted before.
+
+        Parameters
+        ----------
+        sources : dict of str to tensor
+            What each source of a readout has counted.
+        step : int
+
+        Returns
+        -------
+        (N, K) tensor of int64
+        """
         found = []
         for readout in self.network.readouts:
             population = self.populations[readout.name]
@@ -152,12 +193,30 @@ class Plan:
 
 
 def channels_last(values: torch.Tensor) -> torch.Tensor:
-    """Return (N, H, W, C), contiguous, of (N, C, H, W); anything else stays."""
+    """Return (N, H, W, C), contiguous, of (N, C, H, W); anything else stays.
+
+    Parameters
+    ----------
+    values : tensor
+
+    Returns
+    -------
+    tensor
+    """
     return values.permute(0, 2, 3, 1).contiguous() if values.ndim == 4 else values
 
 
 def channels_first(values: torch.Tensor) -> torch.Tensor:
-    """Return (N, C, H, W) of (N, H, W, C); anything else stays."""
+    """Return (N, C, H, W) of (N, H, W, C); anything else stays.
+
+    Parameters
+    ----------
+    values : tensor
+
+    Returns
+    -------
+    tensor
+    """
     return values.permute(0, 3, 1, 2) if values.ndim == 4 else values
 
 

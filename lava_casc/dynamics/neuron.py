@@ -18,6 +18,11 @@ def aim(received: torch.Tensor, threshold: torch.Tensor, levels: int, dtype: tor
     dtype : torch.dtype
         An integer type that holds `levels`.
 
+    Returns
+    -------
+    tensor of `dtype`
+        Of the shape of `received`.
+
     Notes
     -----
     The floor of the rounded quotient is that of the quotient. With p bits of precision, let ``S = k * threshold - j``,
@@ -52,6 +57,11 @@ def cif_step(
         The greatest count that is not taken back, nowhere below `target`; by default that is `target`. With the
         negative threshold n, ``-1 if u <= -n and count > 0``, it is ``aim(received + n - 1)``, because ``u <= -n`` says
         that ``threshold * count > received + n - 1``.
+
+    Returns
+    -------
+    integer tensor
+        Of the same shape and type, within ``[-max_burst, max_burst]``.
     """
     if ceiling is None:
         return (target - count).clamp_(-max_burst if signed else 0, max_burst)

@@ -44,11 +44,11 @@ class Product:
     device : torch.device or str
     kind : str, optional
         By default the fastest kind that is exact and available.
+    gathers : bool, optional
+        Whether to convolve by windows and a matrix product; by default on every device but the processor.
     blocks : bool
         Whether blocks of equal weights, which the folding of an average pool leaves behind, are applied to sums of
         counts: for windows of 2x2 a fourth of the products.
-    gathers : bool, optional
-        Whether to convolve by windows and a matrix product; by default on every device but the processor.
 
     Attributes
     ----------

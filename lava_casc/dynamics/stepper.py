@@ -74,7 +74,12 @@ class Stepper:
 
     @torch.inference_mode()
     def step(self) -> bool:
-        """Advance by one step, into the next phase where one is over, and return whether the batch is over."""
+        """Advance by one step, into the next phase where one is over, and return whether the batch is over.
+
+        Returns
+        -------
+        bool
+        """
         if self.over:
             return True
         self.local = step = self.local + 1

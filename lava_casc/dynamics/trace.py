@@ -63,7 +63,14 @@ class Trace:
                 self.kept["potentials"][layer.name] = np.zeros((n, period, *shape), np.int64)
 
     def note(self, name: str, change: Change) -> None:
-        """Write down what a layer says in a step."""
+        """Write down what a layer says in a step.
+
+        Parameters
+        ----------
+        name : str
+            Of the layer.
+        change : Change
+        """
         rows = as_array(change.rows)
         if not isinstance(self.network[name], Entry):
             self.active[rows, change.step - 1] = True
@@ -103,7 +110,15 @@ class Trace:
         self.kept["deviation"][name][:, step - 1 :] = difference.abs().sum(1, keepdim=True).cpu().numpy() / parts
 
     def potential(self, name: str, step: int, values: torch.Tensor) -> None:
-        """Write down the potentials after a step."""
+        """Write down the potentials after a step.
+
+        Parameters
+        ----------
+        name : str
+            Of the layer.
+        step : int
+        values : (N, ...) integer tensor
+        """
         self.kept["potentials"][name][:, step - 1] = as_array(channels_first(values))
 
     @property
@@ -114,7 +129,16 @@ class Trace:
 
 
 def fan_outs(network: IntegerNetwork) -> dict[str, torch.Tensor]:
-    """Return the fan-out of every neuron of every layer, over all readers: int64, of the layer's shape."""
+    """Return the fan-out of every neuron of every layer, over all readers: int64, of the layer's shape.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+
+    Returns
+    -------
+    dict of str to tensor of int64
+    """
     found = {name: torch.zeros(shape, dtype=torch.int64) for name, shape in network.shapes.items()}
     for layer in network:
         for synapse in getattr(layer, "synapses", ()):
@@ -123,7 +147,18 @@ def fan_outs(network: IntegerNetwork) -> dict[str, torch.Tensor]:
 
 
 def fan_out(synapse: Synapse, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return the number of targets with a non-zero weight of every source neuron, borders included: int64, `shape`."""
+    """Return the number of targets with a non-zero weight of every source neuron, borders included: int64, `shape`.
+
+    Parameters
+    ----------
+    synapse : Conv or Dense
+    shape : tuple of int
+        Of the source.
+
+    Returns
+    -------
+    tensor of int64
+    """
     with torch.inference_mode(False), torch.enable_grad():
         ones = torch.ones(1, *shape, dtype=torch.float64, requires_grad=True)
         connected = torch.as_tensor((synapse.weight != 0).astype(np.float64))
@@ -137,5 +172,15 @@ def _numbers(mask: torch.Tensor) -> NDArray[np.int64]:
 
 
 def as_array(tensor: torch.Tensor) -> NDArray[np.int64]:
-    """Return a copy as int64 of its own, in C order."""
+    """Return a copy as int64 of its own, in C order.
+
+    Parameters
+    ----------
+    tensor : tensor
+        On any device.
+
+    Returns
+    -------
+    ndarray of int64
+    """
     return tensor.to("cpu", torch.int64, copy=True).contiguous().numpy()

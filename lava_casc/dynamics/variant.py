@@ -39,7 +39,16 @@ class Variant:
         return self.signed and self.sleeps
 
     def beyond(self, layer: Neurons | Readout) -> int:
-        """Return by how much a sum may be greater here than with the network's own potentials: 0 for the paper's."""
+        """Return by how much a sum may be greater here than with the network's own potentials: 0 for the paper's.
+
+        Parameters
+        ----------
+        layer : Neurons or Readout
+
+        Returns
+        -------
+        int
+        """
         share = (self.initial or 0) + self.negative_threshold
         greatest = int(layer.threshold.max()) if isinstance(layer, Neurons) else 0
         return -(-greatest * share.numerator // share.denominator)
@@ -52,4 +61,5 @@ VARIANTS = {
     "cif": Variant(signed=True, sleeps=False),
     "cif+wsc": Variant(),
 }
+#: The one that certifies.
 WHOLE = VARIANTS["cif+wsc"]

@@ -6,11 +6,12 @@ from lava_casc.frontend.cqrelu import CQReLU, Normalize, replace_relu
 from lava_casc.frontend.cqrnn import CQRNN
 from lava_casc.frontend.fold import FloatNetwork, fold
 from lava_casc.frontend.outputs import real_outputs
-from lava_casc.frontend.quantize import QuantizationReport, quantize
+from lava_casc.frontend.quantize import BranchReport, LayerReport, QuantizationReport, quantize
 from lava_casc.frontend.trace import Graph, GraphModel, trace
 
 __all__ = [
     "CQRNN",
+    "BranchReport",
     "CQReLU",
     "Calibration",
     "Checkpoint",
@@ -18,6 +19,7 @@ __all__ = [
     "Graph",
     "GraphModel",
     "InputSpec",
+    "LayerReport",
     "Normalize",
     "QuantizationReport",
     "calibrate",

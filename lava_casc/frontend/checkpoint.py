@@ -162,7 +162,23 @@ def _is_new(op: Operation) -> bool:
 
 
 def load_model(path: str | Path, *, allow_pickle: bool = False) -> GraphModel:
-    """Return the network of a checkpoint as a torch module that can be evaluated or trained on."""
+    """Return the network of a checkpoint as a torch module that can be evaluated or trained on.
+
+    Parameters
+    ----------
+    path : str or Path
+    allow_pickle : bool
+        As for `load_checkpoint`.
+
+    Returns
+    -------
+    GraphModel
+
+    Raises
+    ------
+    CheckpointError
+        As for `load_checkpoint`.
+    """
     return load_checkpoint(path, allow_pickle=allow_pickle).model
 
 
@@ -177,6 +193,10 @@ def load_checkpoint(path: str | Path, *, allow_pickle: bool = False, spec: Input
         source that you would run programs from. The module's classes must be importable.
     spec : InputSpec, optional
         The input of a pickled module, which the pickle itself does not know.
+
+    Returns
+    -------
+    Checkpoint
 
     Raises
     ------

@@ -105,6 +105,15 @@ class CQReLU(nn.Module):
 
         The channels of `z` are its dimension 1; those of a sequence (N, P, F) are its last.
 
+        Parameters
+        ----------
+        z : floating-point tensor
+            (N, C), (N, C, H, W), or (N, P, F) of a sequence.
+
+        Returns
+        -------
+        tensor
+
         Raises
         ------
         ValueError
@@ -115,7 +124,12 @@ class CQReLU(nn.Module):
         return _StraightThrough.apply(z, beside(self.threshold, z), self.levels, PHASES[self.rounding])
 
     def extra_repr(self) -> str:
-        """Return the arguments for the module's repr."""
+        """Return the arguments for the module's repr.
+
+        Returns
+        -------
+        str
+        """
         shown = f"levels={self.levels}, threshold={_shown(self.threshold)}"
         shown += "" if self.shift is None else f", shift={_shown(self.shift)}"
         return f"{shown}, rounding={self.rounding!r}, learnable={self.learnable}"
@@ -169,7 +183,16 @@ class Normalize(nn.Module):
             raise ValueError("std must be greater than 0")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``(x - mean) / std`` for `x` of shape (N, C, ...)."""
+        """Return ``(x - mean) / std`` for `x` of shape (N, C, ...).
+
+        Parameters
+        ----------
+        x : (N, C, ...) tensor
+
+        Returns
+        -------
+        (N, C, ...) tensor
+        """
         shape = (-1, *(1,) * (x.dim() - 2))
         return (x - self.mean.reshape(shape)) / self.std.reshape(shape)
 
@@ -185,6 +208,10 @@ def replace_relu(
         Any module; itself unchanged. A ReLU that was used twice becomes one CQReLU that is used twice.
     levels, threshold, rounding, learnable
         As for `CQReLU`. A ReLU6 keeps its 6 and a Hardtanh its upper limit as the threshold.
+
+    Returns
+    -------
+    torch.nn.Module
 
     Raises
     ------

@@ -69,6 +69,14 @@ class CQRNN(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the hidden states (N, P, hidden_size) of all phases of `x` (N, P, input_size).
 
+        Parameters
+        ----------
+        x : (N, P, input_size) tensor
+
+        Returns
+        -------
+        (N, P, hidden_size) tensor
+
         Raises
         ------
         ValueError
@@ -83,10 +91,25 @@ class CQRNN(nn.Module):
         return torch.stack(states, 1)
 
     def received(self, x: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        """Return what the activation is given, (N, P, hidden_size), where `states` are the hidden states."""
+        """Return what the activation is given, (N, P, hidden_size), where `states` are the hidden states.
+
+        Parameters
+        ----------
+        x : (N, P, input_size) tensor
+        states : (N, P, hidden_size) tensor
+
+        Returns
+        -------
+        (N, P, hidden_size) tensor
+        """
         before = F.pad(states, (0, 0, 1, -1))
         return F.linear(x, self.weight_ih, self.bias) + F.linear(before, self.weight_hh)
 
     def extra_repr(self) -> str:
-        """Return the arguments for the module's repr that those of the activation do not show."""
+        """Return the arguments for the module's repr that those of the activation do not show.
+
+        Returns
+        -------
+        str
+        """
         return f"{self.input_size}, {self.hidden_size}"

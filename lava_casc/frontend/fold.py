@@ -142,6 +142,10 @@ def fold(graph: Graph, *, check: int = 2) -> FloatNetwork:
     check : int
         Random inputs on which every layer's sum is compared with the graph's value, in float64.
 
+    Returns
+    -------
+    FloatNetwork
+
     Raises
     ------
     UnsupportedModelError

@@ -14,7 +14,20 @@ BATCH = 32
 
 
 def real_outputs(model: nn.Module, samples: NDArray, entry: Input | Tokens | InputSpec) -> list[NDArray]:
-    """Return the model's outputs, each (N, ...), for samples (N, ...) of integers as `entry` has them."""
+    """Return the model's outputs, each (N, ...), for samples (N, ...) of integers as `entry` has them.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In evaluation.
+    samples : (N, ...) array of integers
+    entry : Input, Tokens or InputSpec
+
+    Returns
+    -------
+    list of (N, ...) ndarray
+        One for each output of the model.
+    """
     parts = []
     with torch.no_grad():
         for part in torch.tensor(samples).split(BATCH):

@@ -108,7 +108,13 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """The layers' reports, and the bits of input that were given up."""
+    """The layers' reports, and the bits of input that were given up.
+
+    Attributes
+    ----------
+    layers : tuple of LayerReport
+    input_bits_given_up : int
+    """
 
     layers: tuple[LayerReport, ...]
     input_bits_given_up: int = 0
@@ -134,6 +140,11 @@ def quantize(
         Signed bits of weights, symmetric: ``-(2**(bits-1) - 1) .. 2**(bits-1) - 1``. 2 or more.
     per_channel : bool
         One grid a channel (the default), or one a layer. The readout has one grid, so that its logits compare.
+
+    Returns
+    -------
+    network : IntegerNetwork
+    report : QuantizationReport
 
     Raises
     ------

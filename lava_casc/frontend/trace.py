@@ -124,6 +124,17 @@ class Graph:
         r"""Return random inputs (count, \*input_shape): tokens, or else float32 within [-1, 1].
 
         `phases` replaces the number of those in `input_shape`.
+
+        Parameters
+        ----------
+        count : int
+        generator : torch.Generator
+        phases : int, optional
+
+        Returns
+        -------
+        tensor
+            float32, or int64 tokens.
         """
         if self.vocabulary is None:
             return torch.rand((count, *self.input_shape), generator=generator) * 2 - 1
@@ -222,6 +233,10 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Graph:
     input_shape : tuple of int
         (C, H, W) or (N,); (P,) for tokens.
 
+    Returns
+    -------
+    Graph
+
     Raises
     ------
     UnsupportedModelError
@@ -271,13 +286,27 @@ class GraphModel(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
-        """Return the model's output, or all of them in order where they are several."""
+        """Return the model's output, or all of them in order where they are several.
+
+        Parameters
+        ----------
+        x : (N, ...) tensor
+
+        Returns
+        -------
+        tensor or tuple of tensor
+        """
         found = self.values(x)
         outputs = tuple(found[name] for name in self.graph.outputs)
         return outputs if len(outputs) > 1 else outputs[0]
 
     def graph_with_weights(self) -> Graph:
-        """Return the graph with the weights that the module has now, after training on."""
+        """Return the graph with the weights that the module has now, after training on.
+
+        Returns
+        -------
+        Graph
+        """
         operations = []
         for i, op in enumerate(self.graph.operations):
             if op.is_module:
@@ -287,7 +316,16 @@ class GraphModel(nn.Module):
         return replace(self.graph, operations=tuple(operations))
 
     def values(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the value of every operation by name."""
+        """Return the value of every operation by name.
+
+        Parameters
+        ----------
+        x : (N, ...) tensor
+
+        Returns
+        -------
+        dict of str to tensor
+        """
         found: dict[str, torch.Tensor] = {}
         for i, op in enumerate(self.graph.operations):
             module = self.operations[f"op{i}"] if op.is_module else None

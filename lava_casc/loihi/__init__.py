@@ -1,4 +1,4 @@
-"""Networks as spikes on Lava: on its CPU simulator here, and on Loihi 2 where its compiler is installed.
+"""Networks as spikes on Lava's CPU simulator, in the fixed point of Loihi 2; nothing of it ran on a chip.
 
 The only place that imports Lava, and only when something of it is used: the package itself loads without.
 """

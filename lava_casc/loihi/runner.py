@@ -200,6 +200,11 @@ def fast_models(precision: str = "fixed") -> dict[type, type]:
     Parameters
     ----------
     precision : {"fixed", "float"}
+
+    Returns
+    -------
+    dict of type to type
+        From Lava's process to a model of it, for `exception_proc_model_map`.
     """
     return dict(FAST[precision])
 

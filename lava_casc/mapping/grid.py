@@ -37,16 +37,46 @@ class Grid:
         return math.prod(self.cuts)
 
     def edges(self, axis: int) -> NDArray[np.int64]:
-        """Return where the pieces along an axis begin, and where the last one ends."""
+        """Return where the pieces along an axis begin, and where the last one ends.
+
+        Parameters
+        ----------
+        axis : int
+            0, 1, 2: channels, rows, columns.
+
+        Returns
+        -------
+        ndarray of int64
+        """
         pieces, size = self.cuts[axis], self.shape[axis]
         return np.arange(pieces + 1) * size // pieces
 
     def sizes(self, axis: int) -> NDArray[np.int64]:
-        """Return how long each piece along an axis is."""
+        """Return how long each piece along an axis is.
+
+        Parameters
+        ----------
+        axis : int
+            0, 1, 2: channels, rows, columns.
+
+        Returns
+        -------
+        ndarray of int64
+        """
         return np.diff(self.edges(axis))
 
     def outer(self, channels: NDArray, rows: NDArray, columns: NDArray) -> NDArray:
-        """Return the product of a number for each piece along the axes, for every block in C order."""
+        """Return the product of a number for each piece along the axes, for every block in C order.
+
+        Parameters
+        ----------
+        channels, rows, columns : ndarray
+            A number for each piece along the axis.
+
+        Returns
+        -------
+        ndarray
+        """
         return (channels[:, None, None] * rows[:, None] * columns).reshape(-1)
 
     @property

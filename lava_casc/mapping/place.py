@@ -73,7 +73,17 @@ class LayerPlan:
         return self.grid.blocks
 
     def tightest(self, limits: dict[str, int]) -> str:
-        """Return the resource of which a core is fullest: what keeps the layer from fewer cores."""
+        """Return the resource of which a core is fullest: what keeps the layer from fewer cores.
+
+        Parameters
+        ----------
+        limits : dict of str to int
+
+        Returns
+        -------
+        str
+            One of `RESOURCES`.
+        """
         return max(RESOURCES, key=lambda resource: self.needs[resource].max() / limits[resource])
 
 
@@ -110,7 +120,12 @@ class Placement:
         return -(-self.cores // _chip(self.hardware)[0])
 
     def utilization(self) -> list[dict[str, tuple[int, int]]]:
-        """Return (used, limit) by resource for every core, in order."""
+        """Return (used, limit) by resource for every core, in order.
+
+        Returns
+        -------
+        list of dict of str to (int, int)
+        """
         return [
             {resource: (int(layer.needs[resource][i]), self.limits[resource]) for resource in RESOURCES}
             for layer in self.layers
@@ -144,6 +159,15 @@ def place(network: IntegerNetwork, hardware: Hardware) -> Placement:
     cut. Each layer has cores of its own. Of the cuts along channels, rows and columns (`cuttings`) the one with the
     fewest cores is taken, and of those the one with the fewest incoming axons. A layer whose neurons are too large each
     for a core is cut as if that limit were not there, and reported.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    hardware : Hardware
+
+    Returns
+    -------
+    Placement
 
     Raises
     ------

@@ -95,6 +95,14 @@ def write(
 def read(path: str | os.PathLike[str]) -> IntegerNetwork:
     """Read the network of a file that `write` made: equal to what was written, name by name, bit by bit.
 
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    IntegerNetwork
+
     Raises
     ------
     NetworkFileError
@@ -105,6 +113,14 @@ def read(path: str | os.PathLike[str]) -> IntegerNetwork:
 
 def read_file(path: str | os.PathLike[str]) -> NetworkFile:
     """Read a network with its schedule, its format version and the target that it was checked against.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    NetworkFile
 
     Raises
     ------

@@ -42,6 +42,11 @@ def forward(network: IntegerNetwork, images: ArrayLike, batch_size: int | None =
     batch_size : int, optional
         Samples computed at a time; by default as many as memory allows, see `lava_casc.dynamics.batch`.
 
+    Returns
+    -------
+    Activations
+        ``counts`` by layer, int64, and ``logits`` (N, K), int64.
+
     Raises
     ------
     DataError, RangeError

@@ -60,6 +60,7 @@ def parallel(network: IntegerNetwork, images: ArrayLike, batch_size: int | None 
     Returns
     -------
     ParallelRecord
+        ``spikes`` by layer, (N, T, ...) bool, step 1 first, and ``logits`` (N, K), int64.
 
     Raises
     ------

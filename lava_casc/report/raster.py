@@ -120,6 +120,11 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, in whole or not at all; the same figure gives the same bytes.
 
+    Parameters
+    ----------
+    figure : Figure
+    path : str or Path
+
     Raises
     ------
     DataError

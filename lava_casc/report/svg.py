@@ -30,6 +30,10 @@ def as_svg(figure: Figure, salt: str = "lava_casc") -> str:
     figure : Figure
     salt : str
         What the names within the file are made of.
+
+    Returns
+    -------
+    str
     """
     import matplotlib
 

@@ -5,7 +5,7 @@ from lava_casc.study.files import read_study, save_study, write_layers, write_sc
 from lava_casc.study.intervals import interval, jackknife
 from lava_casc.study.measuring import Method, measure, plain
 from lava_casc.study.quantization import quantization_errors
-from lava_casc.study.scores import Predictions, Ranks
+from lava_casc.study.scores import Predictions, Ranks, Scorer
 from lava_casc.study.summary import compare, summary
 from lava_casc.study.sums import Run, Study
 
@@ -14,6 +14,7 @@ __all__ = [
     "Predictions",
     "Ranks",
     "Run",
+    "Scorer",
     "Study",
     "compare",
     "connections",

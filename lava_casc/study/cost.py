@@ -16,6 +16,14 @@ def connections(network: IntegerNetwork) -> dict[str, int]:
     """Return the connections that leave the neurons of each layer, borders included, whatever their weights.
 
     A synaptic operation is a message on one of them, if its weight is not 0.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+
+    Returns
+    -------
+    dict of str to int
     """
     found = dict.fromkeys(network.shapes, 0)
     for layer in network:
@@ -26,7 +34,20 @@ def connections(network: IntegerNetwork) -> dict[str, int]:
 
 
 def multiply_accumulates(model: nn.Module, network: IntegerNetwork, phases: int = 1) -> int:
-    """Return the multiply-accumulates of the float model for one sample, as torch counts them (padding included)."""
+    """Return the multiply-accumulates of the float model for one sample, as torch counts them (padding included).
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    network : IntegerNetwork
+        What it was converted to.
+    phases : int
+        Elements of a sequence.
+
+    Returns
+    -------
+    int
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)

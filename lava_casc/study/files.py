@@ -34,7 +34,13 @@ def from_dict(found: dict[str, Any]) -> Study:
 
 
 def save_study(study: Study, path: Path) -> None:
-    """Write a study as JSON, whole or not at all."""
+    """Write a study as JSON, whole or not at all.
+
+    Parameters
+    ----------
+    study : Study
+    path : Path
+    """
     with replacing(path, DataError) as temporary:
         temporary.write_text(json.dumps(as_dict(study)), encoding="utf-8")
 
@@ -46,6 +52,10 @@ def read_study(path: Path) -> dict[str, Any]:
     ----------
     path : Path
         The file, or the folder that it lies in as ``study.json``.
+
+    Returns
+    -------
+    dict
 
     Raises
     ------
@@ -71,7 +81,14 @@ def read_study(path: Path) -> dict[str, Any]:
 
 
 def write_scores(study: Study, path: Path) -> None:
-    """Write one row a point: the scores of each run with their intervals, and the share certified by then."""
+    """Write one row a point: the scores of each run with their intervals, and the share certified by then.
+
+    Parameters
+    ----------
+    study : Study
+    path : Path
+        Of a CSV file.
+    """
     names = [(run, score) for run in study.runs for score in study.scores.get(run, {})]
     header = ["step", *(f"{run} {score}{end}" for run, score in names for end in ("", " low", " high")), "certified"]
     silent = np.cumsum(study.whole.silent)
@@ -88,7 +105,14 @@ def write_scores(study: Study, path: Path) -> None:
 
 
 def write_layers(study: Study, path: Path) -> None:
-    """Write one row for each run, layer and step: the sums of all samples."""
+    """Write one row for each run, layer and step: the sums of all samples.
+
+    Parameters
+    ----------
+    study : Study
+    path : Path
+        Of a CSV file.
+    """
     rows = []
     for name, run in study.runs.items():
         for layer, sums in run.layers.items():

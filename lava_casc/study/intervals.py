@@ -17,6 +17,17 @@ def interval(right: int, samples: int, confidence: float = 0.95) -> tuple[float,
     """Return Wilson's confidence interval of a share, ``right`` of ``samples`` (Wilson, 1927).
 
     It is sensible for shares of 0 and 1, too, where the normal approximation has no width.
+
+    Parameters
+    ----------
+    right, samples : int
+    confidence : float
+        Within (0, 1).
+
+    Returns
+    -------
+    (float, float)
+        Within [0, 1].
     """
     if not samples:
         return 0.0, 1.0

@@ -65,10 +65,31 @@ class Method(Protocol):
         """The layers whose work is counted."""
 
     def points(self, steps: int) -> list[int]:
-        """Return the steps after which it has outputs, up to `steps`."""
+        """Return the steps after which it has outputs, up to `steps`.
+
+        Parameters
+        ----------
+        steps : int
+
+        Returns
+        -------
+        list of int
+        """
 
     def run(self, samples: NDArray[np.int64], steps: int) -> tuple[list[list[NDArray]], SpikeRecord | None]:
-        """Return the real outputs at every point, and what the layers did in `steps` steps, where that is counted."""
+        """Return the real outputs at every point, and what the layers did in `steps` steps, where that is counted.
+
+        Parameters
+        ----------
+        samples : (N, ...) ndarray of int64
+        steps : int
+
+        Returns
+        -------
+        outputs : list of list of (N, ...) ndarray
+            By point, and by output of the model.
+        record : SpikeRecord or None
+        """
 
 
 def measure(
@@ -119,6 +140,10 @@ def measure(
         Called with the number of samples done.
     tell : callable
         Called with a line before what takes long and is no running of samples.
+
+    Returns
+    -------
+    Study
 
     Raises
     ------
@@ -360,7 +385,16 @@ def _resumed(path: Path, begun: Study, scorer: Scorer) -> Study:
 
 
 def plain(network: IntegerNetwork) -> list[Any]:
-    """Return all that a network computes with."""
+    """Return all that a network computes with.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+
+    Returns
+    -------
+    list
+    """
     found: list[Any] = []
     for layer in network:
         found += [layer.name, type(layer).__name__, getattr(layer, "levels", 0)]

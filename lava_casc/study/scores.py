@@ -34,10 +34,31 @@ class Scorer(Protocol):
     truth: list[Any]
 
     def add(self, name: str, outputs: Sequence[Sequence[NDArray]], start: int) -> None:
-        """Take in the real outputs of the samples from `start` on, at one point after the other, of one form."""
+        """Take in the real outputs of some samples, at one point after the other, of one form.
+
+        Parameters
+        ----------
+        name : str
+            Of the form.
+        outputs : sequence of sequence of (n, ...) ndarray
+            By point, and by output of the model.
+        start : int
+            Index of the first sample.
+        """
 
     def scores(self, planned: dict[str, int]) -> dict[str, Series]:
-        """Return the scores of every form; at least at the point `planned` of each with their intervals."""
+        """Return the scores of every form; at least at the point `planned` of each with their intervals.
+
+        Parameters
+        ----------
+        planned : dict of str to int
+            By form, the point that is reported.
+
+        Returns
+        -------
+        dict of str to Series
+            By form.
+        """
 
 
 class Ranks:
@@ -54,7 +75,17 @@ class Ranks:
         self.state: dict[str, Any] = {}
 
     def add(self, name: str, outputs: Sequence[Sequence[NDArray]], start: int) -> None:
-        """Take in logits."""
+        """Take in logits.
+
+        Parameters
+        ----------
+        name : str
+            Of the run.
+        outputs : sequence of sequence of (n, ...) ndarray
+            By point, and by output of the model.
+        start : int
+            Index of the first sample.
+        """
         by_point = np.stack([logits for (logits,) in outputs], 1)
         labels = self.labels[start : start + len(by_point)]
         sums = self.state.setdefault(name, {rank: [0] * len(outputs) for rank in RANKS})
@@ -63,7 +94,18 @@ class Ranks:
         sums["samples"] = start + len(by_point)
 
     def scores(self, planned: dict[str, int]) -> dict[str, Series]:
-        """Return shares, with Wilson's intervals at all points."""
+        """Return shares, with Wilson's intervals at all points.
+
+        Parameters
+        ----------
+        planned : dict of str to int
+            By run, the point that is reported.
+
+        Returns
+        -------
+        dict of str to Series
+            By run.
+        """
         return {
             name: {rank: [(n / sums["samples"], *interval(n, sums["samples"])) for n in sums[rank]] for rank in RANKS}
             for name, sums in self.state.items()
@@ -93,7 +135,17 @@ class Predictions:
         self.state: dict[str, Any] = {}
 
     def add(self, name: str, outputs: Sequence[Sequence[NDArray]], start: int) -> None:
-        """Take in outputs; a point at which they are as they were before has the very predictions of then."""
+        """Take in outputs; a point at which they are as they were before has the very predictions of then.
+
+        Parameters
+        ----------
+        name : str
+            Of the run.
+        outputs : sequence of sequence of (n, ...) ndarray
+            By point, and by output of the model.
+        start : int
+            Index of the first sample.
+        """
         before: tuple[Sequence[NDArray], Sequence[Any]] = (), ()
         for predictions, values in zip(self.state.setdefault(name, [[] for _ in outputs]), outputs, strict=True):
             if not _same(values, before[0]):
@@ -101,7 +153,18 @@ class Predictions:
             predictions.extend(before[1])
 
     def scores(self, planned: dict[str, int]) -> dict[str, Series]:
-        """Return scores; with intervals, by the delete-a-group jackknife, at the planned points alone."""
+        """Return scores; with intervals, by the delete-a-group jackknife, at the planned points alone.
+
+        Parameters
+        ----------
+        planned : dict of str to int
+            By run, the point that is reported.
+
+        Returns
+        -------
+        dict of str to Series
+            By run.
+        """
         return {name: _transposed(self._points(points, planned.get(name, 0))) for name, points in self.state.items()}
 
     def _points(self, points: list[list[Any]], planned: int) -> list[dict[str, Score]]:

@@ -14,7 +14,16 @@ FORMS = ("float", "integer")
 
 
 def summary(study: Study) -> dict[str, Any]:
-    """Return what a person wants to know first, as plain data."""
+    """Return what a person wants to know first, as plain data.
+
+    Parameters
+    ----------
+    study : Study
+
+    Returns
+    -------
+    dict
+    """
     return {
         "verdict": verdict(study),
         "certified": study.whole.certified,
@@ -98,6 +107,15 @@ def compare(studies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one row a study, if they can be compared: one architecture, the same samples.
 
     Levels, bit widths and schedules may differ: they are what is compared.
+
+    Parameters
+    ----------
+    studies : sequence of dict
+        As `read_study` returns them.
+
+    Returns
+    -------
+    list of dict
 
     Raises
     ------

@@ -57,7 +57,19 @@ class Run:
         return sum(self.silent)
 
     def total(self, kind: str, layers: list[str], until: int | None = None) -> float:
-        """Return the sum of a kind over some layers and the steps to `until`, that one included."""
+        """Return the sum of a kind over some layers and the steps to `until`, that one included.
+
+        Parameters
+        ----------
+        kind : str
+        layers : list of str
+        until : int, optional
+            By default the last step.
+
+        Returns
+        -------
+        float
+        """
         return sum(sum(self.layers[name][kind][:until]) for name in layers if kind in self.layers[name])
 
 

@@ -46,7 +46,16 @@ class Texts:
         return len(self.texts)
 
     def first(self, count: int | None) -> Texts:
-        """Return only the first `count` texts, all of them by default."""
+        """Return only the first `count` texts, all of them by default.
+
+        Parameters
+        ----------
+        count : int or None
+
+        Returns
+        -------
+        Texts
+        """
         return Texts(self.texts[:count], self.labels[:count])
 
 
@@ -74,7 +83,16 @@ class Encoding:
             raise ValueError("an encoding needs a length of at least 1, and a class")
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Return the tokens (N, length) of texts."""
+        """Return the tokens (N, length) of texts.
+
+        Parameters
+        ----------
+        texts : sequence of str
+
+        Returns
+        -------
+        (N, length) ndarray of int64
+        """
         index = {word: token for token, word in enumerate(self.words)}
         tokens = np.full((len(texts), self.length), PADDING, np.int64)
         for row, text in zip(tokens, texts, strict=True):
@@ -83,7 +101,12 @@ class Encoding:
         return tokens
 
     def about(self) -> dict[str, str | int]:
-        """Return the encoding as notes of a checkpoint: plain strings and a number."""
+        """Return the encoding as notes of a checkpoint: plain strings and a number.
+
+        Returns
+        -------
+        dict
+        """
         return {
             "vocabulary": " ".join(self.words[len(RESERVED) :]),
             "length": self.length,
@@ -92,7 +115,16 @@ class Encoding:
 
 
 def split_words(text: str) -> list[str]:
-    """Return the words of a text: its unbroken runs of letters, of any alphabet, in lower case."""
+    """Return the words of a text: its unbroken runs of letters, of any alphabet, in lower case.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    list of str
+    """
     return re.findall(r"[^\W\d_]+", text.lower())
 
 
@@ -100,6 +132,18 @@ def make_encoding(texts: Sequence[str], classes: tuple[str, ...], vocabulary: in
     """Return the encoding with the most frequent words of `texts`, `vocabulary` tokens in all at most.
 
     Words that are equally frequent are taken in alphabetical order.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    classes : tuple of str
+    vocabulary : int
+    length : int
+        Words of a text that are read.
+
+    Returns
+    -------
+    Encoding
     """
     counts = Counter(word for text in texts for word in split_words(text))
     words = sorted(counts, key=lambda word: (-counts[word], word))[: max(0, vocabulary - len(RESERVED))]
@@ -108,6 +152,14 @@ def make_encoding(texts: Sequence[str], classes: tuple[str, ...], vocabulary: in
 
 def encoding_of(about: Mapping[str, Any]) -> Encoding:
     """Return the encoding that the notes of a checkpoint hold.
+
+    Parameters
+    ----------
+    about : mapping
+
+    Returns
+    -------
+    Encoding
 
     Raises
     ------
@@ -133,6 +185,10 @@ def read_texts(folder: str | Path, split: str, classes: Sequence[str]) -> Texts:
     classes : sequence of str
         As `read_classes` returns them, or a checkpoint holds them.
 
+    Returns
+    -------
+    Texts
+
     Raises
     ------
     DataError
@@ -155,6 +211,14 @@ def read_texts(folder: str | Path, split: str, classes: Sequence[str]) -> Texts:
 
 def read_classes(folder: str | Path) -> tuple[str, ...]:
     """Return the names of a folder's classes: the lines of classes.txt, or else the numbers in train.csv.
+
+    Parameters
+    ----------
+    folder : str or Path
+
+    Returns
+    -------
+    tuple of str
 
     Raises
     ------

@@ -65,7 +65,16 @@ class TextClassifier(nn.Module):
         self.classifier = nn.Linear(hidden, classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return the logits (N, classes) of tokens (N, P)."""
+        """Return the logits (N, classes) of tokens (N, P).
+
+        Parameters
+        ----------
+        tokens : (N, P) tensor of int64
+
+        Returns
+        -------
+        (N, classes) tensor
+        """
         return self.classifier(self.recurrent(self.dropout(self.embedding(tokens))).mean(1))
 
 
@@ -122,12 +131,16 @@ def train_text(
         Words of a text that the network reads.
     embedding, hidden, layers, levels, rounding
         As for `TextClassifier`.
-    epochs, batch_size, learning_rate, seed, bfloat16, resume
+    epochs, batch_size, learning_rate, seed, bfloat16
         As for `fit`.
     device : {"auto", "cpu", "cuda"}
         ``auto`` is CUDA where there is a device.
-    progress, on_epoch : callable, optional
+    resume, progress, on_epoch
         As for `fit`.
+
+    Returns
+    -------
+    TextTraining
 
     Raises
     ------
@@ -204,7 +217,19 @@ def batches(tokens: Tensor, labels: Tensor, batch_size: int) -> Iterator[tuple[T
 
 
 def classify(model: nn.Module, tokens: NDArray[np.int64], batch_size: int = 512) -> NDArray[np.int64]:
-    """Return the classes (N,) that a model, in evaluation, gives to tokens (N, P)."""
+    """Return the classes (N,) that a model, in evaluation, gives to tokens (N, P).
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    tokens : (N, P) ndarray of int64
+    batch_size : int
+        Changes no result.
+
+    Returns
+    -------
+    (N,) ndarray of int64
+    """
     with torch.no_grad():
         return torch.cat([model(part).argmax(1) for part in torch.tensor(tokens).split(batch_size)]).numpy()
 

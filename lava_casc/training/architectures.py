@@ -50,7 +50,16 @@ class Design:
     pool: str = "average"
 
     def wide(self, channels: int) -> int:
-        """Return a number of channels at this width."""
+        """Return a number of channels at this width.
+
+        Parameters
+        ----------
+        channels : int
+
+        Returns
+        -------
+        int
+        """
         return max(1, round(channels * self.width))
 
 
@@ -183,6 +192,10 @@ def build(
     activation : {"cqrelu", "relu"}
         ``relu`` has plain ReLU in place of every CQReLU, and the same weights.
     seed : int
+
+    Returns
+    -------
+    torch.nn.Module
 
     Raises
     ------

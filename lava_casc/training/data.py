@@ -110,6 +110,7 @@ class Dataset:
 
 Loader = Callable[[Path | None, bool], Dataset]
 
+#: What loads each data set, by the name that `load_dataset` takes.
 DATASETS: dict[str, Loader] = {}
 
 
@@ -138,6 +139,10 @@ def load_dataset(
     image_size : int, optional
         Of ``folder`` alone: scale the shorter side of each image to so many pixels and crop the middle. By default
         all images have one size.
+
+    Returns
+    -------
+    Dataset
 
     Raises
     ------

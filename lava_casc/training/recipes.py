@@ -57,6 +57,7 @@ class Recipe:
 #: Crop and mirror; CASC (arXiv 2406.05371) has AutoAugment and Cutout beside them.
 _CIFAR = Recipe("resnet20", epochs=100, batch_size=128, learning_rate=0.1, augmentation=Augmentation(4, flip=True))
 
+#: How each data set is trained where nothing else is said.
 RECIPES = {
     # So few layers learn from smaller thresholds as well, and then lose less to 8 bits (1, 1.5, 2 and 3 were tried).
     "digits": Recipe("digits", epochs=60, batch_size=32, learning_rate=0.05, threshold=1.5),
@@ -68,7 +69,17 @@ RECIPES = {
 
 
 def partial_of(path: str | Path) -> Path:
-    """Return where the state of a training is kept until its checkpoint is written."""
+    """Return where the state of a training is kept until its checkpoint is written.
+
+    Parameters
+    ----------
+    path : str or Path
+        Of the checkpoint.
+
+    Returns
+    -------
+    Path
+    """
     path = Path(path)
     return path.with_name(f"{path.name}.partial")
 
@@ -107,8 +118,8 @@ def train_checkpoint(
     path : str or Path
         Of the checkpoint. Its folder exists.
     dataset : Dataset
-    architecture, epochs, batch_size, learning_rate
-        By default those of the data set's `Recipe`.
+    architecture : str, optional
+        By default that of the data set's `Recipe`.
     activation : {"cqrelu", "relu"}
         ``relu`` trains an ordinary network, which `calibrate` can quantize; it has neither levels nor rounding.
     levels : int
@@ -117,6 +128,8 @@ def train_checkpoint(
         Of every CQReLU; ``floor`` is that of CASC (arXiv 2406.05371).
     width, pool
         As for `Design`.
+    epochs, batch_size, learning_rate
+        By default those of the data set's `Recipe`.
     augment : {"none", "standard", "autoaugment"}
         ``standard`` is the augmentation of the `Recipe`; ``autoaugment`` has AutoAugment and Cutout of half the
         image's side beside it.
@@ -136,6 +149,10 @@ def train_checkpoint(
         Training images that the checkpoint carries along.
     progress, on_epoch : callable, optional
         As for `fit`.
+
+    Returns
+    -------
+    TrainingResult
 
     Raises
     ------

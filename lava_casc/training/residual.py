@@ -90,7 +90,19 @@ class ResidualNoise:
     def rising(
         self, batches: Callable[[int], Iterable[Batch]], epochs: int, steps_per_epoch: int
     ) -> Callable[[int], Iterator[Batch]]:
-        """Return what yields the `batches` of an epoch, measuring before the first and growing stronger with each."""
+        """Return what yields the `batches` of an epoch, measuring before the first and growing stronger with each.
+
+        Parameters
+        ----------
+        batches : callable
+            From an epoch's number to its batches.
+        epochs : int
+        steps_per_epoch : int
+
+        Returns
+        -------
+        callable
+        """
 
         def noisy(epoch: int) -> Iterator[Batch]:
             self.intensity = residual_errors(self.model, self.x, self.target.steps)
@@ -143,6 +155,13 @@ def spiking(model: nn.Module, x: torch.Tensor, steps: int) -> tuple[torch.Tensor
     The potential starts at half of the threshold where the CQReLU rounds, and at 0 where it floors; a spike of size
     :math:`\lambda` is emitted, and subtracted, where the potential reaches :math:`\lambda` (QCFS, arXiv 2303.04347). A
     max pool says by how much the maximum of what it has received in all has grown. Layers do not delay.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    x : (N, ...) tensor
+    steps : int
+        T.
 
     Returns
     -------

@@ -81,6 +81,10 @@ def train(
     bfloat16, partial, resume, settings, progress, on_epoch
         As for `fit`. The data set, the batch size and the augmentation are among the settings in any case.
 
+    Returns
+    -------
+    TrainingResult
+
     Raises
     ------
     CheckpointError, UnsupportedModelError
@@ -159,6 +163,11 @@ def evaluate(model: nn.Module, images: NDArray, labels: NDArray, scale: float, b
         The model gets ``scale * images``.
     batch_size : int
         Changes no result.
+
+    Returns
+    -------
+    float
+        Within [0, 1].
     """
     if len(images) != len(labels) or not len(images):
         raise ValueError(f"{len(images)} images and {len(labels)} labels: as many of both, and at least one")

@@ -42,3 +42,17 @@ def test_the_specification_knows_its_version_and_seal():
     for line in storage.SEAL.decode().splitlines():
         assert f"    {line.strip()}" in TEXT
     assert f"first {storage.SEAL_SIZE} bytes" in TEXT
+
+
+def test_the_reader_on_the_page_computes_what_the_golden_files_hold():
+    reader = re.search(r"^```python\n(import hashlib.*?)^```", TEXT, re.S | re.M)[1]
+    assert len(reader.splitlines()) < 100
+    names = {}
+    exec(compile(reader, "docs/file-format.md", "exec"), names)  # noqa: S102  (our own text)
+    files = sorted((Path(__file__).resolve().parents[1] / "golden").glob("v*/*.net"))
+    assert len(files) == 8
+    for path in files:
+        kept = np.load(path.with_suffix(".npz"))
+        samples = kept["images" if "images" in kept else "samples"].astype(np.int64)
+        found = names["logits_of"](path, samples)
+        np.testing.assert_array_equal(found, kept["logits"], err_msg=path.stem, strict=True)

@@ -46,13 +46,13 @@ class CIF(AbstractProcess):
         At least 1; one number, or one a channel ``(C,)``, or any array that broadcasts to `shape`.
     levels : int
         The greatest count; 0 makes an integrator.
+    wake_steps, period : int
+        Steps of the wake, and of the whole sample.
     bias : int or array
         What the neuron receives in total in its wake. It is split here: ``bias`` a step, and the remainder is
         part of the potential at the start.
     initial : int or array
         The potential at the start of a sample.
-    wake_steps, period : int
-        Steps of the wake, and of the whole sample.
     bias_start : int
         The local step in which the wake of this layer begins (2 is the first one in which input can arrive).
     max_burst : int

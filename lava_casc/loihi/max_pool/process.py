@@ -25,10 +25,12 @@ class CIFMaxPool(AbstractProcess):
     ----------
     shape : (int, int, int)
         ``(W, H, C)`` of the source.
-    kernel, stride, padding, dilation : (int, int)
+    kernel, stride : (int, int)
         Along width and height.
     period : int
         Steps of a sample, used where no controller is connected.
+    padding, dilation : (int, int)
+        Along width and height.
     name, log_config
         As in every Lava process.
 
