@@ -80,6 +80,11 @@ def explore(
     at : sequence of int, optional
         Where each slider stands first, from 0 on; by default at 0.
 
+    Returns
+    -------
+    Explorer
+        A notebook shows it; its `html` goes into any page.
+
     Raises
     ------
     DataError
@@ -144,6 +149,10 @@ def explore_layer(
     layer : str
     samples, neurons : sequence of int
         Which ones; neurons by their place in the flattened layer.
+
+    Returns
+    -------
+    Explorer
 
     Raises
     ------
