@@ -75,9 +75,10 @@ def test_a_program_becomes_an_ordinary_checkpoint(program, tmp_path, monkeypatch
         (("--input-range", "3,255"), "must hold 0"),
         (("--input-scale", "1/0"), "give a number or a fraction"),
         (("--input-scale", "-1"), "must be greater than 0"),
+        (("--hw", "loihi2_oheo_gulch"), "--hw loihi2_oheo_gulch: a checkpoint is for any target. Leave --hw out"),
         (("--input-shape", "3;8"), "give integers and commas"),
         (("--input-shape", "1,9,9"), "takes inputs of shape 1,8,8, not 1,9,9"),
-        (("-o", "net.pt2"), "the checkpoint would replace the file"),
+        (("-o", "net.pt2"), "what is read would be replaced"),
         (("-o", "none/net.pt"), "its folder does not exist"),
     ],
 )
