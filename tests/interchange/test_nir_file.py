@@ -122,6 +122,20 @@ def test_what_nir_has_no_node_for_is_refused_by_name_and_nothing_is_written(tmp_
         write_nir(tmp_path / "none" / "a.nir", network)
 
 
+def test_a_file_is_written_in_whole_or_not_at_all(tmp_path, monkeypatch):
+    def fails(path, graph):
+        Path(path).write_bytes(b"half of it")
+        raise OSError("no space left")
+
+    write_nir(tmp_path / "a.nir", small())
+    before = (tmp_path / "a.nir").read_bytes()
+    monkeypatch.setattr(nir, "write", fails)
+    with pytest.raises(NetworkFileError, match=r"a.nir: cannot be written \(no space left\)"):
+        write_nir(tmp_path / "a.nir", small(levels=3))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nir"]
+    assert (tmp_path / "a.nir").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -325,6 +325,22 @@ def test_signed_activations_keep_their_borders_and_go_to_spikes(tmp_path):
     np.testing.assert_allclose(found, expected(path, x[:1])[0], atol=0.05)
 
 
+@pytest.mark.parametrize(("kind", "kinds"), [(np.uint8, 2), (np.int8, 1), (np.int16, 1)])
+def test_a_signed_grid_is_quantized_again_only_to_less(kind, kinds, tmp_path):
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        node("QuantizeLinear", ["d", "s", "z2"], ["q2"]),
+        node("DequantizeLinear", ["q2", "s", "z2"], ["y"]),
+    ]
+    constants = {"s": np.float32(0.25), "z": np.int8(0), "z2": np.array(0, kind)}
+    path = write(tmp_path / "twice.onnx", nodes, constants, opset=21)
+    model, _ = read_onnx(path, scale=1 / 8)
+    assert [op.kind for op in model.graph.operations].count("CQReLU") == kinds
+    x = normal(2, *SHAPE) * 30
+    assert (run(model, x) == expected(path, x)[0]).all()
+
+
 def test_a_relu_behind_signed_levels_takes_what_is_below_off_the_same_levels(tmp_path):
     path = quantized(tmp_path / "q.onnx", kind=np.int8)
     nodes = list(onnx.load(path).graph.node)
