@@ -6,6 +6,7 @@ that names the module's path and the operation; nothing is skipped.
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -409,7 +410,7 @@ class _Translator:
         tracer = _Tracer(torch.zeros((2, *input_shape), **_kind_of_tensor(root)))
         own = set(vars(root))
         try:
-            self.nodes = tracer.trace(root)
+            self.nodes = tracer.trace(root, _defaults(root))
         except UnsupportedModelError:
             raise
         except Exception as error:  # torch.fx raises whatever the model's own code raises on proxies
@@ -830,6 +831,12 @@ def _outputs(returned: Any) -> tuple[Any, ...]:
     if isinstance(returned, dict):
         return tuple(returned.values())
     return tuple(returned) if isinstance(returned, tuple | list) else (returned,)
+
+
+def _defaults(model: nn.Module) -> dict[str, Any]:
+    """Return the plain defaults of what a model takes besides its input, by which it may decide."""
+    parameters = inspect.signature(type(model).forward).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is None or isinstance(p.default, bool | int | float)}
 
 
 def _kind_of_tensor(model: nn.Module) -> dict[str, Any]:

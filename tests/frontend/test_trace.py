@@ -413,6 +413,16 @@ def test_a_class_of_ones_own_is_followed_inside():
     assert [op.path for op in graph.operations[1:]] == ["0.0.batch_norm", "0.0.act"]
 
 
+def test_what_forward_takes_besides_its_input_has_its_default():
+    def run(self, x, mask=None, features=False, times=2):
+        x = self.conv(x) if mask is None and not features else -x
+        return x + x if times == 2 else x
+
+    assert same(Model(run, conv=nn.Conv2d(3, 2, 1))) == ["Conv2d", "add"]
+    with pytest.raises(UnsupportedModelError, match=r"^mask: does not run .* \(the model takes mask besides its input"):
+        trace(Model(lambda s, x, mask: x + mask), IMAGE)
+
+
 def test_tensors_that_forward_makes_are_not_left_on_the_model():
     model = nn.Sequential(Model(lambda s, x: F.linear(x, torch.eye(5))))
     before = set(vars(model))

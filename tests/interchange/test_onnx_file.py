@@ -353,19 +353,20 @@ def test_a_relu_behind_signed_levels_takes_what_is_below_off_the_same_levels(tmp
     np.testing.assert_allclose(run(model, x), expected(path, x)[0], rtol=1e-6)
 
 
-def test_averages_of_levels_fall_on_ties_and_are_read_all_the_same(tmp_path, monkeypatch):
+@pytest.mark.parametrize("scale", [0.25, 0.9, 0.0071])
+def test_averages_of_levels_fall_on_ties_and_are_read_all_the_same(scale, tmp_path, monkeypatch):
     pair = [node("QuantizeLinear", ["a", "s"], ["q"]), node("DequantizeLinear", ["q", "s"], ["y"])]
     pool = node("AveragePool", ["d"], ["a"], kernel_shape=[2, 2], strides=[2, 2])
     first = [node("QuantizeLinear", ["x", "s"], ["p"]), node("DequantizeLinear", ["p", "s"], ["d"])]
-    path = write(tmp_path / "ties.onnx", [*first, pool, *pair], {"s": np.float32(0.25)})
-    model, _ = read_onnx(path, high=4, scale=0.25)
-    x = RNG.integers(0, 5, (8, *SHAPE)).astype(np.float32) / 4
-    difference = np.abs(run(model, x) - expected(path, x)[0]) / 0.25
+    path = write(tmp_path / "ties.onnx", [*first, pool, *pair], {"s": np.float32(scale)})
+    model, _ = read_onnx(path, high=12, scale=scale)
+    x = (RNG.integers(0, 13, (8, *SHAPE)) * scale).astype(np.float32)
+    difference = np.rint(np.abs(run(model, x) - expected(path, x)[0]) / scale)
     assert set(np.unique(difference)) == {0, 1}  # on every image, at ties
     for module in (common, onnx_file):
         monkeypatch.setattr(module, "OFF_TIES", 0.0)
     with pytest.raises(UnsupportedModelError, match="differs from the file"):
-        read_onnx(path, high=4, scale=0.25)
+        read_onnx(path, high=12, scale=scale)
 
 
 def test_ties_go_to_the_even_level_in_onnx_and_up_in_cqrelu(tmp_path):
