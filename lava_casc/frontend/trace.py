@@ -655,7 +655,7 @@ class _Translator:
         if self.shapes[node] != (int(torch.Size(before).numel()),):
             raise UnsupportedModelError(
                 f"{path}: a reshape from {before} to {self.shapes[node]} is not supported. "
-                "Only flattening everything is."
+                "Flatten all of it, or do without."
             )
 
     def _append(
