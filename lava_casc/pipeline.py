@@ -26,6 +26,8 @@ from lava_casc.reference import forward, simulate
 from lava_casc.schedule import WakeSleepSchedule
 
 OnStep = Callable[[int, int, str], None]
+#: Writes a file of what was converted, and returns the network that is read back from it.
+Store = Callable[[Path, "Conversion"], IntegerNetwork]
 #: Samples of a verification that nobody chose, and the multiply-accumulates that it may take all in all: seconds.
 VERIFY_SAMPLES, VERIFY_BUDGET = 16, 5e10
 STEPS = ("trace", "fold", "quantize", "verify", "write")
@@ -227,8 +229,9 @@ def export(
     on_step: OnStep = lambda i, n, name: None,
     spec: InputSpec | None = None,
     allow_pickle: bool = False,
+    store: Store | None = None,
 ) -> Conversion:
-    """Convert the checkpoint at `path` and write the network file `output`.
+    """Convert the checkpoint at `path` and write the file `output`.
 
     Parameters
     ----------
@@ -241,13 +244,14 @@ def export(
         As for `load_checkpoint`.
     allow_pickle : bool
         As for `load_checkpoint`.
+    store : callable, optional
+        Writes the conversion to a path and returns the network that it reads back from there; by default a network
+        file.
 
     Returns
     -------
     Conversion
     """
-    from lava_casc import netx  # h5py is needed here alone
-
     on_step(1, len(STEPS), "trace")
     checkpoint = load_checkpoint(path, allow_pickle=allow_pickle, spec=spec)
     conversion = convert_checkpoint(checkpoint, options, on_step)
@@ -257,10 +261,16 @@ def export(
         check_staircase(conversion.network, conversion.hardware)
     on_step(len(STEPS), len(STEPS), "write")
     with files.replacing(output, NetworkFileError) as temporary:
-        netx.write(temporary, conversion.network, conversion.schedule, hardware=conversion.hardware)
-        if netx.read(temporary) != conversion.network:
+        if (store or _network_file)(temporary, conversion) != conversion.network:
             raise VerificationError(f"{output}: reading the file back does not give the network that was written")
     return conversion
+
+
+def _network_file(path: Path, conversion: Conversion) -> IntegerNetwork:
+    from lava_casc import netx  # h5py is needed here alone
+
+    netx.write(path, conversion.network, conversion.schedule, hardware=conversion.hardware)
+    return netx.read(path)
 
 
 def with_levels(graph: Graph, levels: int) -> Graph:

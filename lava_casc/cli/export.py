@@ -13,7 +13,8 @@ from lava_casc.cli.options import AsJson, Debug, MaxBurst, Mode, Preset, mode_of
 from lava_casc.errors import CascError
 
 if TYPE_CHECKING:
-    pass
+    from lava_casc.network import IntegerNetwork
+    from lava_casc.pipeline import Conversion
 
 
 @console.reports_errors
@@ -21,7 +22,12 @@ def export(
     model: Annotated[Path, typer.Argument(help="A checkpoint: lava-casc train or lava_casc.save_model wrote it.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The network file; by default MODEL with the suffix .net."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="The network file; by default MODEL with the suffix .net. With the suffix .nir a NIR graph for other "
+            "tools, which cannot hold max pooling, words, or a bias for every place of an image.",
+        ),
     ] = None,
     levels: Annotated[
         int | None, typer.Option("--levels", min=1, help="Other levels than the model was trained with.")
@@ -60,7 +66,11 @@ def export(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Fold and quantize a checkpoint to integers, prove their ranges, verify spikes, and write a netx HDF5 file."""
+    """Fold and quantize a checkpoint to integers, prove their ranges, verify spikes, and write a netx HDF5 file or NIR.
+
+    A NIR file says in its metadata what NIR has no words for: levels, negative spikes, initial potentials, wake and
+    sleep. lava-casc import reads it back; every other reader runs plain IF neurons, without any certificate.
+    """
     from lava_casc import pipeline
     from lava_casc.frontend import InputSpec
 
@@ -74,7 +84,20 @@ def export(
         weight_bits, not per_layer, levels, chosen, wake_steps, sleep_steps, hw, verify, staircase, max_burst
     )
     spec = None if input_shape is None else InputSpec(_shape(input_shape))
-    conversion = pipeline.export(model, output, options, on_step=console.announce, spec=spec, allow_pickle=allow_pickle)
+    is_nir = output.suffix.lower() == ".nir"
+    if is_nir:
+        from lava_casc.interchange.common import library
+
+        library("nir", output)  # missing, it is said before anything begins
+    conversion = pipeline.export(
+        model,
+        output,
+        options,
+        on_step=console.announce,
+        spec=spec,
+        allow_pickle=allow_pickle,
+        store=_nir_file if is_nir else None,
+    )
     summary = {**pipeline.summary(conversion), "file": str(output), "bytes": output.stat().st_size}
     if report is not None:
         pipeline.write_json(report, summary)
@@ -82,8 +105,20 @@ def export(
         console.show_json(summary)
         return
     _print_conversion(summary)
+    if is_nir:
+        console.out.print(
+            "other readers of NIR run plain IF neurons: no levels, no negative spikes, no sleep, no certificate; "
+            f"to read it back: lava-casc import {output}"
+        )
     if report is not None:
         console.out.print(f"report: {report}")
+
+
+def _nir_file(path: Path, conversion: Conversion) -> IntegerNetwork:
+    from lava_casc.interchange import read_nir, write_nir
+
+    write_nir(path, conversion.network, conversion.schedule, hardware=conversion.hardware.name)
+    return read_nir(path)
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -15,37 +15,104 @@ from lava_casc.errors import CascError
 
 @console.reports_errors
 def import_(
-    file: Annotated[Path, typer.Argument(help="An ONNX file (.onnx) or what torch.export.save wrote (.pt2).")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="An ONNX file (.onnx), what torch.export.save wrote (.pt2), or a NIR graph that export wrote (.nir)."
+        ),
+    ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The checkpoint; by default FILE with the suffix .pt.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The checkpoint; by default FILE with the suffix .pt. Of .nir, a network file, .net."
+        ),
     ] = None,
     input_shape: Annotated[
         str | None, typer.Option("--input-shape", help="C,H,W of one image; only where FILE leaves it open.")
     ] = None,
     input_range: Annotated[
-        str, typer.Option("--input-range", help="Least and greatest integer of an image, as in 0,255.")
-    ] = "0,255",
+        str | None, typer.Option("--input-range", help="Least and greatest integer of an image, by default 0,255.")
+    ] = None,
     input_scale: Annotated[
-        str, typer.Option("--input-scale", help="The network was trained on this times the integers: 1/255, 0.0625.")
-    ] = "1/255",
+        str | None,
+        typer.Option("--input-scale", help="The network was trained on this times the integers; by default 1/255."),
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option("--data", help="The data set that it was trained on, for calibrate and evaluate.")
+    ] = None,
+    hw: Annotated[
+        str | None,
+        typer.Option("--hw", help="For .nir: limits to fit, by default those that it was exported for."),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Read a network from elsewhere, compare it with its file on random images, and write a checkpoint."""
-    from lava_casc.frontend import save_model
-    from lava_casc.frontend.trace import UNQUANTIZED
-    from lava_casc.interchange import import_model
+    """Read a network from elsewhere, compare it with its file on random images, and write a checkpoint.
 
+    A NIR graph that lava-casc export wrote becomes the network file again, bit for bit; any other is refused, since
+    NIR has no words for what makes spikes exact.
+    """
+    is_nir = file.suffix.lower() == ".nir"
+    given = {
+        "--input-shape": input_shape,
+        "--input-range": input_range,
+        "--input-scale": input_scale,
+        "--data": dataset,
+    }
+    for option, value in (given if is_nir else {"--hw": hw}).items():
+        if value is not None:
+            known = "a NIR graph says all of its input" if is_nir else "a checkpoint is for any target"
+            raise CascError(f"{option} {value}: {known}. Leave {option} out.")
     if output is None:
-        output = file.with_suffix(".pt")
+        output = file.with_suffix(".net" if is_nir else ".pt")
         if output.exists():  # a network that somebody trained, perhaps
             raise CascError(f"{output}: exists already. Give -o {output} to replace it, or another -o.")
     check_writable(output)
     if output.resolve() == file.resolve():
-        raise CascError(f"{output}: the checkpoint would replace the file. Give another -o.")
+        raise CascError(f"{output}: what is read would be replaced. Give another -o.")
+    if is_nir:
+        _network_file(file, output, hw, as_json)
+    else:
+        _checkpoint(file, output, input_shape, input_range or "0,255", input_scale or "1/255", dataset, as_json)
+
+
+def _network_file(file: Path, output: Path, hw: str | None, as_json: bool) -> None:
+    """Make a network file of a NIR graph."""
+    from lava_casc import netx
+    from lava_casc.hardware import read_hardware
+    from lava_casc.interchange import read_nir_file
+
+    console.announce(1, 2, f"read {file}")
+    found = read_nir_file(file)
+    console.announce(2, 2, f"write {output}")
+    netx.write(output, found.network, found.schedule, hardware=read_hardware(hw or found.hardware))
+    source = found.network.input
+    if as_json:
+        shown = {"shape": list(source.shape), "low": source.low, "high": source.high, "scale": source.scale}
+        console.show_json(
+            {"file": str(output), "input": shown, "layers": len(found.network.layers), "schedule": found.schedule.mode}
+        )
+        return
+    console.out.print(
+        f"wrote {output}, {len(found.network.layers)} layers, schedule {found.schedule.mode}; "
+        f"next: lava-casc run {output}"
+    )
+
+
+def _checkpoint(
+    file: Path,
+    output: Path,
+    input_shape: str | None,
+    input_range: str,
+    input_scale: str,
+    dataset: str | None,
+    as_json: bool,
+) -> None:
+    """Make a checkpoint of an ONNX file or a program."""
+    from lava_casc.frontend import save_model
+    from lava_casc.frontend.trace import UNQUANTIZED
+    from lava_casc.interchange import import_model
+
     shape = None if input_shape is None else _integers("--input-shape", input_shape)
     reach = _integers("--input-range", input_range)
     if len(reach) != 2:

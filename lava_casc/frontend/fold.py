@@ -33,7 +33,7 @@ from torch.nn.grad import conv2d_input
 from lava_casc.errors import UnsupportedModelError
 from lava_casc.frontend.cqrelu import PHASES
 from lava_casc.frontend.cqrnn import CQRNN
-from lava_casc.frontend.trace import UNQUANTIZED, Graph, GraphModel, Operation, module_of, value_of
+from lava_casc.frontend.trace import UNQUANTIZED, Graph, Operation, module_of, value_of
 from lava_casc.linear import apply, max_pool
 from lava_casc.network import Conv, Dense, MaxPool, Memory, Pair, Shape, Synapse, per_neuron
 
@@ -199,8 +199,9 @@ def _averaging(pool: Operation, weight: torch.Tensor, shape: Shape) -> torch.Ten
 
 def _shape_of(graph: Graph, name: str) -> Shape:
     """Return the shape of a value of the graph, without the batch."""
-    with torch.no_grad():
-        return tuple(GraphModel(graph, own=False).eval().values(torch.zeros(1, *graph.input_shape))[name].shape[1:])
+    place = [op.name for op in graph.operations].index(name)
+    before = replace(graph, operations=graph.operations[: place + 1], outputs=(name,), output_names=())
+    return tuple(_truth(before, torch.zeros(1, *graph.input_shape, dtype=torch.float64))[name].shape[1:])
 
 
 def evaluate(network: FloatNetwork, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -577,7 +578,9 @@ class _Folder:
         )
 
     def _average(self, op: Operation, value: _Affine, channels: slice) -> _Affine:
-        a = op.arguments
+        a, floor = op.arguments, {**op.arguments, "ceil_mode": False}
+        if F.avg_pool2d(value.bias[None], **a).shape == F.avg_pool2d(value.bias[None], **floor).shape:
+            a = floor  # no window reaches beyond the image
         kernel = _pair(a["kernel_size"])
         stride, padding = _pair(a["stride"] or kernel), _pair(a["padding"])
         divisor = a["divisor_override"] or kernel[0] * kernel[1]

@@ -6,6 +6,7 @@ that names the module's path and the operation; nothing is skipped.
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -215,6 +216,12 @@ _ADD = (operator.add, operator.iadd, torch.add)
 _CONCATENATE = (torch.cat, torch.concat, torch.concatenate)
 _FLATTEN = (torch.flatten, "flatten", torch.reshape, "reshape", "view")
 _MEAN = (torch.mean, "mean")
+#: Functions of weights, and their arguments.
+_WEIGHTED: dict[Any, tuple[str, ...]] = {
+    F.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    F.linear: ("input", "weight", "bias"),
+    F.batch_norm: ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
+}
 _POOLS: dict[Any, tuple[type[nn.Module], tuple[str, ...]]] = {
     F.avg_pool2d: (nn.AvgPool2d, KINDS[nn.AvgPool2d]),
     F.max_pool2d: (nn.MaxPool2d, (*KINDS[nn.MaxPool2d], "ceil_mode", "return_indices")),
@@ -344,9 +351,91 @@ def value_of(op: Operation, module: nn.Module | None, inputs: Sequence[torch.Ten
     return torch.cat(tuple(inputs), 1) if op.kind == "concatenate" else inputs[0].mean(1)
 
 
+class _Proxy(fx.Proxy):
+    """A value that is traced. Its sizes are numbers, so that a model may decide by them."""
+
+    tracer: _Tracer
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.tracer.values[self.node].shape
+
+    @property
+    def ndim(self) -> int:
+        return self.tracer.values[self.node].ndim
+
+    def dim(self) -> int:
+        return self.ndim
+
+    def size(self, dim: int | None = None) -> Any:
+        return self.shape if dim is None else self.shape[dim]
+
+
 class _Tracer(fx.Tracer):
+    """Follows a model, and runs every step of it on zeros at once."""
+
+    def __init__(self, x: torch.Tensor) -> None:
+        super().__init__()
+        self.x, self.running = x, False
+        #: What each node computes of `x`.
+        self.values: dict[fx.Node, Any] = {}
+        #: The module in which the last error arose.
+        self.failed = ""
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, tuple(KINDS)) or super().is_leaf_module(m, module_qualified_name)
+        if isinstance(m, tuple(KINDS)):  # a class of one's own may have a forward of its own
+            return type(m) in (*KINDS, nn.ReLU6)
+        return super().is_leaf_module(m, module_qualified_name)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if self.running:
+            return forward(*args, **kwargs)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed = self.failed or self.path_of_module(m)
+            raise
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        return attr_val if self.running else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(kind, target, *args, **kwargs)
+        if kind == "output":
+            return node
+        self.running = True
+        try:
+            with torch.no_grad():
+                self.values[node] = self._value(node)
+        except Exception as error:  # whatever the model's layers raise on a shape that does not fit
+            raise UnsupportedModelError(
+                f"{_path(node)}: does not run on an input of shape {tuple(self.x.shape[1:])} ({first_line(error)}). "
+                "Give the right input shape."
+            ) from error
+        finally:
+            self.running = False
+        return node
+
+    def _value(self, node: fx.Node) -> Any:
+        given = fx.node.map_arg((node.args, node.kwargs), lambda n: self.values[n])
+        args, kwargs = given
+        if node.op == "placeholder":
+            if not self.values:
+                return self.x
+            if not args and not str(node.target).startswith("*"):
+                raise TypeError(f"the model takes {node.target} besides its input")
+            return args[0] if args else ()
+        if node.op == "get_attr":
+            return operator.attrgetter(str(node.target))(self.root)
+        if node.op == "call_module":
+            return self.root.get_submodule(str(node.target))(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        function: Any = node.target
+        return function(*args, **kwargs)
 
 
 class _Translator:
@@ -356,15 +445,36 @@ class _Translator:
         self.model, self.input_shape = model, input_shape
         # A module that is itself a leaf has no inside to trace.
         root = nn.Sequential(model) if isinstance(model, tuple(KINDS)) else model
+        tracer = _Tracer(torch.zeros((2, *input_shape), **_kind_of_tensor(root)))
+        own = set(vars(root))
         try:
-            self.nodes = _Tracer().trace(root)
+            self.nodes = tracer.trace(root, _defaults(root))
+        except UnsupportedModelError:
+            raise
         except Exception as error:  # torch.fx raises whatever the model's own code raises on proxies
+            remedy = (
+                "Keep Python control flow on tensor values out of forward()"
+                if isinstance(error, fx.proxy.TraceError)
+                else "Give an input shape that it takes, and keep out of forward() what torch.fx cannot follow"
+            )
             raise UnsupportedModelError(
-                f"the model cannot be traced ({type(error).__name__}: {first_line(error)}). "
-                "Keep Python control flow on tensor values out of forward()."
+                f"{tracer.failed or 'the model'}: cannot be traced ({type(error).__name__}: {first_line(error)}). "
+                f"{remedy}."
             ) from error
+        finally:
+            for name in set(vars(root)) - own:  # where torch.fx keeps the tensors that forward() makes
+                delattr(root, name)
         self.modules = dict(root.named_modules())
-        self.shapes = self._propagate(root)
+        #: What is computed of the model's own tensors alone, and the shapes (without the batch) of what is not.
+        self.constants: dict[fx.Node, Any] = {}
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+        for node, value in tracer.values.items():
+            if node.op != "placeholder" and self.constants.keys() >= set(node.all_input_nodes):
+                self.constants[node] = value
+            elif isinstance(value, torch.Tensor):
+                self.shapes[node] = tuple(value.shape[1:])
+            elif isinstance(value, tuple | list) and not isinstance(value, torch.Size):
+                self.shapes[node] = ()  # several tensors, which only an operation that is not supported returns
         self.operations: list[Operation] = []
         self.alias: dict[fx.Node, str] = {}
 
@@ -404,42 +514,14 @@ class _Translator:
         fx.node.map_arg((node.args, node.kwargs), keep)
         return [n for n in found if n in self.shapes]
 
-    def _propagate(self, root: nn.Module) -> dict[fx.Node, tuple[int, ...]]:
-        """Run the model once on zeros, to know which nodes are tensors and of which shape (without the batch of 2)."""
-        shapes: dict[fx.Node, tuple[int, ...]] = {}
-
-        class Shapes(fx.Interpreter):
-            def run_node(self, n: fx.Node) -> Any:
-                value = super().run_node(n)
-                if isinstance(value, torch.Tensor):
-                    shapes[n] = tuple(value.shape[1:])
-                elif isinstance(value, tuple | list) and not isinstance(value, torch.Size):
-                    shapes[n] = ()  # several tensors, which only an operation that is not supported returns
-                return value
-
-        zeros = torch.zeros((2, *self.input_shape), **_kind_of_tensor(root))
-        try:
-            with torch.no_grad():
-                Shapes(fx.GraphModule(root, self.nodes)).run(zeros)
-        except Exception as error:  # whatever the model's layers raise on a shape that does not fit
-            raise UnsupportedModelError(
-                f"the model does not run on an input of shape {self.input_shape} ({first_line(error)}). "
-                "Give the right input shape."
-            ) from error
-        return shapes
-
     def _translate(self, node: fx.Node) -> None:
         path = _path(node)
         if node.op == "placeholder":
             self._append(node, "input", path)
         elif node.op == "call_module":
-            self._translate_module(node, self.modules[str(node.target)], str(node.target))
-        elif node.op in ("call_function", "call_method"):
-            self._translate_call(node, node.target, path)
+            self._translate_module(node, self.modules[path], path)
         else:
-            raise UnsupportedModelError(
-                f"{path}: the model uses a tensor of its own ({node.target}). Supported are {SUPPORTED}."
-            )
+            self._translate_call(node, node.target, path)
 
     def _translate_module(self, node: fx.Node, module: nn.Module, path: str) -> None:
         if isinstance(module, _TRANSPARENT):
@@ -473,7 +555,17 @@ class _Translator:
     def _translate_call(self, node: fx.Node, target: Any, path: str) -> None:
         inputs = self._tensor_inputs(node)
         name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-        if target in (*_ADD, "add", "add_"):
+        if target in _WEIGHTED:
+            self._translate_module(node, self._weighted(node, path), path)
+        elif any(value in self.constants for value in node.all_input_nodes):
+            raise UnsupportedModelError(
+                f"{path}: {name}() of a tensor of the model's own ({self._own(node)}) is not supported. "
+                f"Supported are {SUPPORTED}."
+            )
+        elif target in (*_ADD, "add", "add_"):
+            if len(inputs) == 1 and 0 in node.args:  # where Python's sum() begins
+                self.alias[node] = self.alias[inputs[0]]
+                return
             if len(inputs) != 2 or len(node.args) + len(node.kwargs) != 2:
                 raise UnsupportedModelError(
                     f"{path}: {name}() of anything but two tensors is not supported: no constant, no alpha."
@@ -524,10 +616,6 @@ class _Translator:
                 **dict(zip(names, node.args[1:], strict=False)),
                 **{k: v for k, v in node.kwargs.items() if k != "input"},
             }
-            if len(node.all_input_nodes) > 1:
-                raise UnsupportedModelError(
-                    f"{path}: {name}() with windows computed from a tensor's size. Give them in numbers."
-                )
             module = kind(**given)
             self._check_module(node, module, path)
             self._append(node, kind.__name__, path, {name: _plain(getattr(module, name)) for name in KINDS[kind]})
@@ -535,6 +623,46 @@ class _Translator:
             over = any(len(self.shapes[value]) == 2 for value in inputs)
             hint = ": of a sequence only x.mean(1) leaves one value, not its last or greatest" if over else _hint(name)
             raise UnsupportedModelError(f"{path}: {name}() is not supported{hint}. Supported are {SUPPORTED}.")
+
+    def _weighted(self, node: fx.Node, path: str) -> nn.Module:
+        """Return the module that does what a function does with weights: the model's own, or computed of these."""
+        target: Any = node.target
+        given = {**dict(zip(_WEIGHTED[target], node.args, strict=False)), **node.kwargs}
+        source: Any = given.pop("input")
+        held = {name: value for name, value in given.items() if isinstance(value, fx.Node)}
+        if source not in self.shapes or not self.constants.keys() >= set(held.values()):
+            raise UnsupportedModelError(
+                f"{path}: {target.__name__}() with weights that depend on the input is not supported. Keep them fixed."
+            )
+        tensors = {name: self.constants[value].detach() for name, value in held.items()}
+        options: dict[str, Any] = {
+            name: value for name, value in given.items() if name not in tensors and value is not None
+        }
+        if target is F.batch_norm:
+            if options.get("training") or "running_mean" not in tensors:
+                raise UnsupportedModelError(
+                    f"{path}: batch_norm() by the statistics of the batch. Train with track_running_stats."
+                )
+            mean = tensors["running_mean"]
+            if "weight" in tensors or "bias" in tensors:
+                tensors = {"weight": torch.ones_like(mean), "bias": torch.zeros_like(mean), **tensors}
+            kind = nn.BatchNorm2d if len(self.shapes[source]) == 3 else nn.BatchNorm1d
+            module: nn.Module = kind(len(mean), options.get("eps", 1e-5), affine="weight" in tensors)
+        else:
+            outputs, inputs, *kernel = tensors["weight"].shape
+            with torch.device("meta"):
+                if target is F.linear:
+                    module = nn.Linear(inputs, outputs, "bias" in tensors)
+                else:
+                    inputs *= options.get("groups", 1)
+                    module = nn.Conv2d(inputs, outputs, tuple(kernel), bias="bias" in tensors, **options)
+        module.load_state_dict(tensors, strict=False, assign=True)
+        return module
+
+    def _own(self, node: fx.Node) -> str:
+        """Return the name of a tensor of the model's own that a node reads, or what it reads was computed of."""
+        held = next(value for value in node.all_input_nodes if value in self.constants)
+        return str(held.target) if held.op == "get_attr" else self._own(held)
 
     def _check_module(self, node: fx.Node, module: nn.Module, path: str) -> None:
         if isinstance(module, nn.MaxPool2d) and module.ceil_mode:
@@ -565,7 +693,7 @@ class _Translator:
         if self.shapes[node] != (int(torch.Size(before).numel()),):
             raise UnsupportedModelError(
                 f"{path}: a reshape from {before} to {self.shapes[node]} is not supported. "
-                "Only flattening everything is."
+                "Flatten all of it, or do without."
             )
 
     def _append(
@@ -743,6 +871,12 @@ def _outputs(returned: Any) -> tuple[Any, ...]:
     return tuple(returned) if isinstance(returned, tuple | list) else (returned,)
 
 
+def _defaults(model: nn.Module) -> dict[str, Any]:
+    """Return the plain defaults of what a model takes besides its input, by which it may decide."""
+    parameters = inspect.signature(type(model).forward).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is None or isinstance(p.default, bool | int | float)}
+
+
 def _kind_of_tensor(model: nn.Module) -> dict[str, Any]:
     """Return the dtype and the device of what a model takes: tokens for an Embedding, else what it computes in."""
     first = next(iter([*model.parameters(), *model.buffers()]), torch.zeros(()))
@@ -765,12 +899,29 @@ def _plain(value: Any) -> Any:
 
 
 def _path(node: fx.Node) -> str:
+    if node.op == "call_module":
+        return str(node.target)
     stack = node.meta.get("nn_module_stack") or {}
     inside = [path for path in (str(key) for key in stack) if path]
-    return f"{inside[-1]}.{node.name}" if inside and node.op != "call_module" else str(node.name)
+    return f"{inside[-1]}.{node.name}" if inside else str(node.name)
+
+
+#: Activations and normalizations that have a relative which is supported, in lower case without underscores.
+_ACTIVATIONS = {
+    *("celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "leakyrelu", "logsigmoid", "mish", "prelu", "selu"),
+    *("sigmoid", "silu", "softmax", "softplus", "softsign", "swish", "tanh"),
+}
+_NORMS = {"groupnorm", "groupnorm1", "instancenorm2d", "instancenorm", "layernorm", "layernorm2d"}
 
 
 def _hint(name: str) -> str:
+    plain = name.lower().replace("_", "")
+    if plain in _ACTIVATIONS:
+        return ": of activations only ReLU, ReLU6 and Hardtanh(0, a) become levels. Train with these"
+    if plain in _NORMS:
+        return ": only a batch norm is linear in evaluation. Train with BatchNorm2d"
+    if plain in ("chunk", "getitem", "split"):
+        return ": no value is taken apart. Compute its parts with layers of their own"
     if name in ("RNN", "GRU", "LSTM"):
         return ": its activations are no CQReLU. Use lava_casc.CQRNN and train"
     return ""

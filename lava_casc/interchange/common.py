@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from torch import nn
 
 from lava_casc.errors import CheckpointError, MissingDependencyError, UnsupportedModelError, first_line
 from lava_casc.frontend import GraphModel, InputSpec, Normalize, trace
+from lava_casc.frontend.trace import Graph
 
 #: How many random inputs are compared, and by how much of its greatest value an output may differ.
 SAMPLES, TOLERANCE = 8, 1e-3
-#: They are a little greater than ``scale * integer``: ONNX rounds a tie to the even level, and we round it up.
-OFF_TIES = 1 + 2**-16
+#: What both sides add to a sum before it is rounded, as a share of a level: where a tie goes is no part of this.
+OFF_TIES = 2**-10
 #: Our outputs and the original's, for the same samples.
 _Pair = tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]
 
@@ -108,7 +110,7 @@ def traced(
         For messages.
     model : torch.nn.Module
     spec : InputSpec
-        The samples are random images of it, float32 ``scale * integer``, times `OFF_TIES`.
+        The samples are random images of it, float32 ``scale * integer``.
     batch : int or None
         The batch size that the original insists on.
     original : callable
@@ -125,7 +127,7 @@ def traced(
         graph = trace(model, spec.shape)
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{path}: {error}") from error
-    mine = GraphModel(graph).eval()
+    mine = GraphModel(_off_ties(graph), own=False).eval()
     size = SAMPLES if batch is None else batch
     pairs: list[_Pair] = []
     generator = torch.Generator().manual_seed(0)
@@ -133,7 +135,7 @@ def traced(
         x = torch.randint(spec.low, spec.high + 1, (size, *spec.shape), generator=generator)
         if start % (2 * size):
             x = x * (torch.rand(x.shape, generator=generator) < 0.3)  # sparse ones, too
-        x = x.float() * (spec.scale * OFF_TIES)
+        x = x.float() * spec.scale
         with torch.no_grad():
             ours = mine(x)
             try:
@@ -147,7 +149,19 @@ def traced(
         pairs.append((outputs, [torch.as_tensor(np.asarray(value)) for value in theirs]))
     for k in range(max(len(pairs[0][0]), len(pairs[0][1]))):
         _check_equal(path, k, pairs)
-    return mine
+    return GraphModel(graph).eval()
+
+
+def _off_ties(graph: Graph) -> Graph:
+    """Return the graph with `OFF_TIES` of a level added to every sum before it is rounded."""
+    operations = []
+    for op in graph.operations:
+        if op.kind == "CQReLU":
+            step = op.tensors["threshold"] / op.arguments["levels"]
+            shift = op.tensors.get("shift", torch.zeros(())) + OFF_TIES * step
+            op = replace(op, tensors={**op.tensors, "shift": shift})
+        operations.append(op)
+    return replace(graph, operations=tuple(operations))
 
 
 def _check_equal(path: Path, k: int, pairs: list[_Pair]) -> None:

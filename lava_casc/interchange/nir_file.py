@@ -21,14 +21,22 @@ from numpy.typing import NDArray
 
 from lava_casc.errors import NetworkFileError, UnsupportedModelError, first_line
 from lava_casc.files import replacing
+from lava_casc.hardware import DEFAULT
 from lava_casc.interchange.common import library
 from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Memory, Neurons, Readout, Synapse, Tokens
+from lava_casc.netx import NetworkFile
 from lava_casc.schedule import WakeSleepSchedule
 
 FORMAT, VERSION = "lava_casc.nir", 1
 
 
-def write_nir(path: str | Path, network: IntegerNetwork, schedule: WakeSleepSchedule | None = None) -> None:
+def write_nir(
+    path: str | Path,
+    network: IntegerNetwork,
+    schedule: WakeSleepSchedule | None = None,
+    *,
+    hardware: str = DEFAULT,
+) -> None:
     r"""Write an integer network as a NIR graph, under a temporary name first.
 
     A layer ``y = clip((sum_i w_i y_i + bias + initial) // threshold, 0, levels)`` becomes a node for each synapse
@@ -44,6 +52,8 @@ def write_nir(path: str | Path, network: IntegerNetwork, schedule: WakeSleepSche
         Without max pooling, memories and tokens, and with biases of channels in images.
     schedule : WakeSleepSchedule, optional
         Wake and sleep that the metadata says; by default ``network.schedule()``.
+    hardware : str
+        The name of the target whose limits the network was checked against, for the metadata.
 
     Raises
     ------
@@ -104,6 +114,7 @@ def write_nir(path: str | Path, network: IntegerNetwork, schedule: WakeSleepSche
             nodes[product] = _synapse_node(nir, synapse, before, layer.bias, place)
             edges += [(source, product), (product, name)]
     about = {"format": FORMAT, "version": VERSION, **asdict(schedule), "released": int(schedule.released)}
+    about["hardware"] = hardware
     graph = nir.NIRGraph(
         nodes, edges, metadata=about, type_check=False
     )  # it takes grouped kernels, and oblong ones, for wrong
@@ -130,6 +141,26 @@ def read_nir(path: str | Path) -> IntegerNetwork:
     MissingDependencyError
         The package nir is not installed.
     """
+    return read_nir_file(path).network
+
+
+def read_nir_file(path: str | Path) -> NetworkFile:
+    """Read a network with the schedule and the target that it was written with, as `lava_casc.netx.read_file` does.
+
+    Parameters
+    ----------
+    path : str or Path
+        What `write_nir` wrote.
+
+    Returns
+    -------
+    NetworkFile
+
+    Raises
+    ------
+    NetworkFileError, MissingDependencyError
+        As `read_nir`.
+    """
     path = Path(path)
     nir = library("nir", path)
     if not path.is_file():
@@ -149,7 +180,9 @@ def read_nir(path: str | Path) -> IntegerNetwork:
             f"{path}: version {about.get('version')}; this lava_casc reads {VERSION}. Update lava_casc."
         )
     try:
-        return _network(nir, graph)
+        wake, sleep, burst = (int(about[name]) for name in ("wake_steps", "sleep_steps", "max_burst"))
+        schedule = WakeSleepSchedule(wake, sleep, burst, bool(about["released"]))
+        return NetworkFile(_network(nir, graph), schedule, VERSION, str(about.get("hardware", DEFAULT)))
     except Exception as error:  # made-up content makes numpy raise almost anything
         raise _damaged(path, error) from error
 

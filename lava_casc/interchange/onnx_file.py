@@ -5,9 +5,10 @@ a pair of QuantizeLinear and DequantizeLinear becomes one CQReLU, and what has s
 that is left is known; every other is refused by its name and its operation.
 
 A quantized activation: with levels ``q_low .. q_high``, zero point ``z`` and scale ``s``, ONNX computes
-``s * clip(round(x / s), q_low - z, q_high - z)``. Where the lower limit is 0, by itself or because a ReLU stands before
-it, that is a CQReLU with ``L = q_high - z`` and threshold ``L s`` which rounds. ONNX rounds a tie to the even level and
-CQReLU up: they differ at ``x = (k + 1/2) s`` for even k, and nowhere else in exact arithmetic.
+``s * clip(round(x / s), low, high)``, where high is ``q_high - z``, and low ``q_low - z`` or 0 behind a ReLU. That is a
+CQReLU of ``x - low s`` with ``L = high - low`` and threshold ``L s`` which rounds, plus ``low s``. ONNX rounds a tie to
+the even level and CQReLU up: they differ at ``x = (k + 1/2) s`` for even k, and nowhere else in exact arithmetic. For
+the comparison with the file both sides therefore add `OFF_TIES` of a step first.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from numpy.typing import NDArray
 from torch import fx, nn
 
 from lava_casc.errors import CascError, UnsupportedModelError, first_line
-from lava_casc.frontend import CQReLU, GraphModel, InputSpec
-from lava_casc.interchange.common import channelwise, damaged, existing, input_shape, library, traced
+from lava_casc.frontend import CQReLU, GraphModel, InputSpec, Normalize
+from lava_casc.interchange.common import OFF_TIES, channelwise, damaged, existing, input_shape, library, traced
 
 #: The version of ONNX's operations that every older file is brought to first: with all of its types, and what onnx's
 #: own interpreter runs as specified (before 14 it normalizes batches as in training).
@@ -43,9 +44,13 @@ _INTEGERS = {
 _NO_LIMIT = 3.4e38
 #: What a module of torch.fx calls its own already.
 _TAKEN = {*dir(fx.GraphModule), *vars(nn.Module()), "graph", "code", "initializers"}
+_IN_PAIRS = ". Export the quantized network as pairs of QuantizeLinear and DequantizeLinear (QDQ)"
+#: What to do about operations whose names begin so.
 _HINTS = {
-    "QLinearConv": ". Export the quantized network as pairs of QuantizeLinear and DequantizeLinear (QDQ)",
-    "QLinearMatMul": ". Export the quantized network as pairs of QuantizeLinear and DequantizeLinear (QDQ)",
+    "QLinear": _IN_PAIRS,
+    "DynamicQuantize": f"{_IN_PAIRS}, with fixed scales",
+    "QuantizeLinear": ". Quantize to 8 bits, or export operator set 21, which has 16",
+    "DequantizeLinear": ". Quantize to 8 bits, or export operator set 21, which has 16",
     "Softmax": ". Export the network up to its logits",
 }
 SUPPORTED = (
@@ -93,8 +98,8 @@ def read_onnx(
     _set_input_shape(concrete, entry, (batch or 2, *spec.shape))
     rewriter = _Rewriter(path, onnx, concrete, entry, spec)
     try:
-        original = evaluator(model)
         plain = rewriter.rewritten()
+        original = evaluator(_off_ties(onnx, model))
         module = onnx2torch.convert(onnx.version_converter.convert_version(plain, OPSET))
     except CascError:
         raise
@@ -144,6 +149,28 @@ def _set_input_shape(model: Any, entry: str, shape: tuple[int, ...]) -> None:
         value.type.tensor_type.ClearField("shape")
 
 
+def _off_ties(onnx: Any, model: Any) -> Any:
+    """Return a model that adds `OFF_TIES` of a step to all that it quantizes, weights aside."""
+    model, helper = copy.deepcopy(model), onnx.helper
+    known = {tensor.name for tensor in model.graph.initializer}
+    nodes = []
+    for i, node in enumerate(model.graph.node):
+        if known.issuperset(node.input):
+            known.update(node.output)
+        elif node.op_type == "QuantizeLinear" and node.domain in ("", "ai.onnx"):
+            part, step, moved = (f"off_ties/{i}/{name}" for name in ("part", "step", "moved"))
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(OFF_TIES), part))
+            nodes.append(helper.make_node("Cast", [node.input[1]], [f"{step}/float"], to=onnx.TensorProto.FLOAT))
+            nodes.append(helper.make_node("Mul", [f"{step}/float", part], [step]))
+            nodes.append(helper.make_node("CastLike", [step, node.input[0]], [f"{step}/like"]))
+            nodes.append(helper.make_node("Add", [node.input[0], f"{step}/like"], [moved]))
+            node.input[0] = moved
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
 @dataclass(frozen=True)
 class _Integers:
     """A value that ONNX holds as integers: ``clip(round(source / scale), low, high)``, less the zero point."""
@@ -167,7 +194,8 @@ class _Rewriter:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.alias: dict[str, str] = {}
         self.integers: dict[str, _Integers] = {}
-        self.grids: dict[str, tuple[float, int]] = {}  # values that are 0 .. L times a scale
+        self.grids: dict[str, tuple[float, int, int]] = {}  # values that are low .. high times a scale
+        self.sources: dict[str, str] = {}  # what was quantized to such a value right before
         self.before: dict[str, tuple[str, float]] = {}  # what a ReLU reads, and where that is clipped at the top
         self.nodes: list[Any] = []
         self.names: set[str] = set()
@@ -262,14 +290,13 @@ class _Rewriter:
     # One node ---------------------------------------------------------------------------------------------------
 
     def _rewrite(self, node: Any) -> None:
-        if any(name in self.integers for name in node.input) and node.op_type not in ("DequantizeLinear", "Clip"):
-            raise self._refused(node, ": it computes with quantized integers")
-        if node.domain not in ("", "ai.onnx"):
-            raise self._refused(node, f" of {node.domain} is not supported. Supported are {SUPPORTED}")
-        rewrite = _REWRITES.get(node.op_type)
+        domain = "" if node.domain in ("", "ai.onnx") else f" of {node.domain}"
+        rewrite = None if domain else _REWRITES.get(node.op_type)
         if rewrite is None:
-            hint = _HINTS.get(node.op_type, f". Supported are {SUPPORTED}")
-            raise self._refused(node, f" is not supported{hint}")
+            hints = [hint for name, hint in _HINTS.items() if node.op_type.startswith(name)]
+            raise self._refused(node, f"{domain} is not supported{(hints or [f'. Supported are {SUPPORTED}'])[0]}")
+        if any(name in self.integers for name in node.input) and node.op_type not in ("DequantizeLinear", "Clip"):
+            raise self._refused(node, f": it computes with quantized integers{_IN_PAIRS}")
         rewrite(self, node, {a.name: self.onnx.helper.get_attribute_value(a) for a in node.attribute})
 
     def _refused(self, node: Any, what: str) -> UnsupportedModelError:
@@ -326,8 +353,12 @@ class _Rewriter:
 
     def _relu(self, node: Any, attributes: dict[str, Any]) -> None:
         source = self._read(node.input[0])
-        if source in self.grids:  # not negative
+        scale, low, high = self.grids.get(source, (0.0, -1, 0))
+        if low >= 0:
             self._alias(node, attributes)
+            return
+        if source in self.sources and high > 0:  # cut off below 0, what has levels has the others
+            self._leveled(node, self.sources[source], scale, 0, high)
             return
         self.before[self._emit(node, "Relu", [source])] = source, math.inf
 
@@ -388,19 +419,26 @@ class _Rewriter:
         if self._changes_nothing(source, held.scale, low, high):
             self.alias[output] = source
             return
-        read, top = self.before.get(source, (source, math.inf))
-        if low > 0 or (low < 0 and source not in self.before and source not in self.grids):
-            raise self._refused(
-                node,
-                f": an activation quantized to {low} .. {high} steps. Spikes count from 0: quantize what stands "
-                "behind a Relu, and nothing else",
-            )
-        if top < math.inf:  # the rounding of a minimum is the minimum of the roundings, ties to the even one as ONNX's
-            high = min(high, round(top / held.scale))
-        if high < 1:
-            raise self._refused(node, f": an activation quantized to 0 .. {high} steps. Give it one level at least")
-        self._emit(node, "Relu", [read], CQReLU(high, high * held.scale, "round"))
-        self.grids[output] = held.scale, high
+        if source in self.before:
+            source, top = self.before[source]
+            low = max(low, 0)
+            if top < math.inf:  # the rounding of a minimum is the minimum of the roundings, ties to the even one, too
+                high = min(high, round(top / held.scale))
+        self._leveled(node, source, held.scale, low, high)
+
+    def _leveled(self, node: Any, source: str, scale: float, low: int, high: int) -> None:
+        """Append ``scale * clip(round(source / scale), low, high)``."""
+        if high - low < 1:
+            raise self._refused(node, f": an activation quantized to {low} .. {high} steps. Give it one level at least")
+        output = node.output[0]
+        levels, shift = high - low, None if low == 0 else -low * scale
+        counted = node if low == 0 else self.onnx.helper.make_node("Relu", [], [f"{output}/levels"], name=node.name)
+        self.shapes[counted.output[0]] = self._shape(node, output)
+        name = self._emit(counted, "Relu", [source], CQReLU(levels, levels * scale, "round", shift=shift))
+        if shift is not None:
+            channels = self.shapes[output][1]
+            self._emit(node, "Relu", [name], Normalize([shift] * channels, [1.0] * channels))
+        self.grids[output], self.sources[output] = (scale, low, high), source
 
     def _changes_nothing(self, source: str, scale: float, low: int, high: int) -> bool:
         """Whether a value lies on the grid that it is quantized to, already."""
@@ -408,7 +446,7 @@ class _Rewriter:
             spec = self.spec
             return math.isclose(spec.scale, scale, rel_tol=1e-6) and low <= spec.low and spec.high <= high
         grid = self.grids.get(source)
-        return grid is not None and grid[0] == scale and low <= 0 and grid[1] <= high
+        return grid is not None and grid[0] == scale and low <= grid[1] and grid[2] <= high
 
     def _flatten(self, node: Any, attributes: dict[str, Any]) -> None:
         source, output = self._read(node.input[0]), node.output[0]

@@ -48,7 +48,7 @@ def import_model(
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise CheckpointError(
-            f"{path}: neither an ONNX file (.onnx) nor a torch.export program (.pt2). A torch module is saved with "
-            "lava_casc.save_model."
+            f"{path}: neither an ONNX file (.onnx) nor a torch.export program (.pt2). A NIR graph is read with "
+            "lava_casc.interchange.read_nir, a torch module saved with lava_casc.save_model."
         )
     return reader(path, shape, low=low, high=high, scale=scale)

@@ -145,6 +145,10 @@ REWRITES = {
         ["conv", "conv"],
     ),
     "divisor, padding uncounted": ([nn.AvgPool2d(3, 2, 1, False, False, 5), act()], ["conv"]),
+    "ceil_mode that tiles": (
+        [act(), nn.AvgPool2d((3, 4), ceil_mode=True, count_include_pad=False), nn.Conv2d(3, 4, 2), act()],
+        ["conv", "conv"],
+    ),
     "ceil_mode": (
         [act(), nn.AvgPool2d((4, 3), ceil_mode=True), nn.Conv2d(3, 4, 2), act()],
         ["conv", "dense"],
@@ -630,6 +634,8 @@ def test_an_average_before_flatten_and_linear_needs_no_matrix_of_its_own(size, o
     assert [layer.name for layer in folded.layers] == ["0", "5"]
     x = torch.rand(4, 2, *size, dtype=torch.float64)
     expected = model.double().eval()(x)
+    assert torch.allclose(evaluate(folded, x)["5"], expected, rtol=0, atol=1e-12)
+    folded = fold(trace(model, (2, *size)))  # of doubles
     assert torch.allclose(evaluate(folded, x)["5"], expected, rtol=0, atol=1e-12)
 
 

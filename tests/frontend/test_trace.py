@@ -63,11 +63,40 @@ FORMS = {
     "operator.add": (lambda s, x: operator.add(x, s.conv(x)), ["Conv2d", "add"]),
     "torch.add": (lambda s, x: torch.add(s.conv(x), x), ["Conv2d", "add"]),
     "torch.add keyword": (lambda s, x: torch.add(input=s.conv(x), other=x), ["Conv2d", "add"]),
+    "sum": (lambda s, x: sum([s.conv(x), x, s.conv(x)]), ["Conv2d", "Conv2d", "add", "add"]),
     "method add": (lambda s, x: s.conv(x).add(x), ["Conv2d", "add"]),
     "add to itself": (lambda s, x: x + x, ["add"]),
     "cat": (lambda s, x: torch.cat([s.conv(x), x], 1), ["Conv2d", "concatenate"]),
     "cat keyword": (lambda s, x: torch.cat(dim=1, tensors=(s.conv(x), x)), ["Conv2d", "concatenate"]),
     "cat axis": (lambda s, x: torch.cat((s.conv(x), x), axis=1), ["Conv2d", "concatenate"]),
+    "cat along a size": (lambda s, x: torch.cat([x, s.conv(x)], x.dim() - 3), ["Conv2d", "concatenate"]),
+    "windows of a size": (lambda s, x: F.max_pool2d(x, x.size(2)), ["MaxPool2d"]),
+    "windows of a shape": (lambda s, x: F.avg_pool2d(x, x.shape[-2:]), ["AvgPool2d"]),
+    "decided by a size": (lambda s, x: s.conv(x) if min(x.shape[2:]) < 5 and x.ndim == 4 else x, ["Conv2d"]),
+    "asserted": (lambda s, x: (torch._assert(x.size(1) == 3, "three"), s.conv(x))[1], ["Conv2d"]),
+    "F.conv2d": (lambda s, x: F.conv2d(x, s.conv.weight, None, 2, padding=(1, 0)), ["Conv2d"]),
+    "F.conv2d by names": (lambda s, x: F.conv2d(input=x, weight=s.conv.weight[:1], groups=1), ["Conv2d"]),
+    "F.conv2d, computed": (
+        lambda s, x: F.conv2d(x, s.conv.weight - s.conv.weight.mean(), s.conv.bias.exp(), padding=1),
+        ["Conv2d"],
+    ),
+    "F.conv2d, in groups": (lambda s, x: F.conv2d(x, s.conv.weight[:, :1], groups=3, dilation=(1, 2)), ["Conv2d"]),
+    "F.linear": (lambda s, x: F.linear(x.flatten(1), s.fc.weight, s.fc.bias), ["Flatten", "Linear"]),
+    "F.linear without bias": (lambda s, x: F.linear(x.flatten(1), weight=s.fc.weight), ["Flatten", "Linear"]),
+    "F.batch_norm": (
+        lambda s, x: F.batch_norm(
+            x, s.norm.running_mean, s.norm.running_var, s.norm.weight, s.norm.bias, False, 0.1, 0.5
+        ),
+        ["BatchNorm2d"],
+    ),
+    "F.batch_norm of vectors": (
+        lambda s, x: F.batch_norm(x.mean((2, 3)), s.norm.running_mean, s.norm.running_var),
+        ["AdaptiveAvgPool2d", "Flatten", "BatchNorm1d"],
+    ),
+    "F.batch_norm, half": (
+        lambda s, x: F.batch_norm(x, s.norm.running_mean, s.norm.running_var, bias=s.norm.bias),
+        ["BatchNorm2d"],
+    ),
     "concat": (lambda s, x: torch.concat([x, s.conv(x)], -3), ["Conv2d", "concatenate"]),
     "concatenate": (lambda s, x: torch.concatenate([x, s.conv(x), x], dim=-3), ["Conv2d", "concatenate"]),
     "cat of vectors": (lambda s, x: torch.cat([x.flatten(1), x.mean((2, 3))], -1), None),
@@ -103,7 +132,16 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_supported_form(form):
     run, wanted = FORMS[form]
-    found = same(Model(run, conv=nn.Conv2d(3, 3, 3, padding=1), act=CQReLU(4), six=nn.ReLU6()))
+    found = same(
+        Model(
+            run,
+            conv=nn.Conv2d(3, 3, 3, padding=1),
+            act=CQReLU(4),
+            six=nn.ReLU6(),
+            norm=nn.BatchNorm2d(3),
+            fc=nn.Linear(72, 2),
+        )
+    )
     assert found == (wanted or ["Flatten", "AdaptiveAvgPool2d", "Flatten", "concatenate"])
 
 
@@ -195,7 +233,12 @@ def test_names_are_unique_and_paths_are_module_paths():
 
 
 REFUSED = {
-    "sigmoid": (lambda s, x: s.part(x), nn.Sigmoid(), "part: Sigmoid is not supported"),
+    "sigmoid": (lambda s, x: s.part(x), nn.Sigmoid(), "part: Sigmoid is not supported: of activations only ReLU"),
+    "leaky relu function": (
+        lambda s, x: F.leaky_relu(x),
+        None,
+        r"leaky_relu\(\) is not supported: of activations only",
+    ),
     "leaky relu": (lambda s, x: s.part(x), nn.LeakyReLU(), "part: LeakyReLU is not supported"),
     "hardtanh": (lambda s, x: s.part(x), nn.Hardtanh(), r"part: Hardtanh with limits -1 and 1. Use Hardtanh\(0, a\)"),
     "F.hardtanh": (lambda s, x: F.hardtanh(x), None, r"hardtanh: hardtanh\(\) with limits -1.0 and 1.0. Give 0"),
@@ -205,7 +248,7 @@ REFUSED = {
         nn.ConvTranspose2d(3, 3, 2),
         "part: ConvTranspose2d is not supported",
     ),
-    "group norm": (lambda s, x: s.part(x), nn.GroupNorm(1, 3), "part: GroupNorm is not supported"),
+    "group norm": (lambda s, x: s.part(x), nn.GroupNorm(1, 3), "part: GroupNorm is not supported: only a batch norm"),
     "lstm": (lambda s, x: s.part(x.mean(2))[0], nn.LSTM(6, 3), r"mean: mean\(\) is not supported"),
     "sequence": (lambda s, x: s.part(x[:, 0])[0], nn.LSTM(6, 3), r"getitem: getitem\(\) is not supported"),
     "heads": (lambda s, x: s.part(x, x, x)[0], nn.LSTM(6, 3), "cannot be traced|does not run"),
@@ -223,9 +266,8 @@ REFUSED = {
         r"^cat: cat\(\) along dimension -2",
     ),
     "cat of batches": (lambda s, x: torch.concat([x, x]), None, r"^concat: concat\(\) along dimension 0"),
-    "cat along a size": (lambda s, x: torch.cat([x, x], x.dim() - 3), None, "cannot be traced|along dimension sub"),
     "cat of what does not fit": (lambda s, x: torch.cat([x, s.part(x)], 1), nn.AvgPool2d(2), "does not run on an inp"),
-    "split": (lambda s, x: x.split(1, 1)[0], None, r"split: split\(\) is not supported"),
+    "split": (lambda s, x: x.split(1, 1)[0], None, r"split: split\(\) is not supported: no value is taken apart"),
     "reflect": (
         lambda s, x: s.part(x),
         nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"),
@@ -254,9 +296,14 @@ REFUSED = {
     "own tensor": (
         lambda s, x: x + s.part,
         nn.Parameter(torch.ones(1, 3, 4, 6)),
-        "a tensor of its own .part",
+        r"^add: add\(\) of a tensor of the model's own \(part\) is not supported",
     ),
-    "own buffer": (lambda s, x: x + s.part.bias.sum(), nn.Conv2d(3, 3, 1), "a tensor of its own .part.bias"),
+    "own buffer": (
+        lambda s, x: x + s.part.bias.sum(),
+        nn.Conv2d(3, 3, 1),
+        r"of a tensor of the model's own \(part.bias\)",
+    ),
+    "tensor made in forward": (lambda s, x: x + torch.ones(2, 3, 4, 6), None, "of a tensor of the model's own"),
     "nest": (lambda s, x: (x, [s.part(x)]), nn.Flatten(), "returns something other than tensors. Return one"),
     "None": (lambda s, x: (x, None), None, "returns something other than tensors. Return one"),
     "nothing": (lambda s, x: (), None, "returns something other than tensors. Return one"),
@@ -282,11 +329,6 @@ REFUSED = {
     "mean of all": (lambda s, x: x.mean(), None, r"mean: mean\(\) is not supported"),
     "dropout": (lambda s, x: F.dropout(x, 0.3), None, "dropout: .*drops in evaluation"),
     "dropout true": (lambda s, x: F.dropout2d(x, training=True), None, "dropout2d: .*drops in evaluation"),
-    "size windows": (
-        lambda s, x: F.max_pool2d(x, x.size(2)),
-        None,
-        "max_pool2d: .*computed from a tensor's size",
-    ),
     "channels": (
         lambda s, x: s.part(x),
         nn.Conv2d(4, 3, 1),
@@ -298,10 +340,20 @@ REFUSED = {
         "does not run on an input",
     ),
     "linear": (lambda s, x: s.part(x), nn.Linear(5, 3), "does not run on an input"),
-    "subclass": (
-        lambda s, x: s.part(x),
-        type("Mine", (nn.Conv2d,), {})(3, 3, 1),
-        "part: Mine is not supported",
+    "weights of the input": (
+        lambda s, x: F.linear(s.part(x), F.relu(s.part(x))),
+        nn.Flatten(),
+        r"^linear: linear\(\) with weights that depend on the input",
+    ),
+    "statistics of the batch": (
+        lambda s, x: F.batch_norm(x, s.part.running_mean, s.part.running_var, training=True),
+        nn.BatchNorm2d(3),
+        r"batch_norm: batch_norm\(\) by the statistics of the batch. Train with track",
+    ),
+    "no statistics in a function": (
+        lambda s, x: F.batch_norm(x, None, None, s.part.weight, s.part.bias),
+        nn.BatchNorm2d(3),
+        "does not run|by the statistics of the batch",
     ),
 }
 
@@ -313,6 +365,77 @@ def test_refused(case):
     with pytest.raises(UnsupportedModelError, match=message) as caught:
         trace(model, IMAGE)
     assert "\n" not in str(caught.value)
+
+
+class NormAct(nn.BatchNorm2d):
+    """A batch norm with its activation inside, as timm has it."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        torch._assert(x.ndim == 4, "expected 4 dimensions")
+        x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.1, self.eps)
+        return self.act(self.drop(x))
+
+
+class Conv(nn.Conv2d):
+    """Nothing but another name."""
+
+
+class Standardized(nn.Conv2d):
+    """A convolution whose weights are computed of its own."""
+
+    def forward(self, x):
+        mean, deviation = self.weight.mean((1, 2, 3), keepdim=True), self.weight.std((1, 2, 3), keepdim=True)
+        return F.conv2d(x, (self.weight - mean) / deviation, self.bias, self.stride, self.padding)
+
+
+class Head(nn.Module):
+    """A head in timm's manner, which asks how large its input is."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Conv2d(3, 5, 7)
+
+    def forward(self, x):
+        if x.shape[-2] < 7 or x.shape[-1] < 7:
+            x = F.adaptive_avg_pool2d(x, (max(7, x.shape[-2]), max(7, x.shape[-1])))
+        return self.fc(x).flatten(1)
+
+
+def test_a_class_of_ones_own_is_followed_inside():
+    assert same(nn.Sequential(Conv(3, 3, 1), NormAct(3))) == ["Conv2d", "BatchNorm2d", "ReLU"]
+    assert same(Standardized(3, 2, 3, padding=1)) == ["Conv2d"]
+    assert same(Head()) == ["AdaptiveAvgPool2d", "Conv2d", "Flatten"]
+    graph = trace(nn.Sequential(nn.Sequential(NormAct(3))), IMAGE)
+    assert [op.path for op in graph.operations[1:]] == ["0.0.batch_norm", "0.0.act"]
+
+
+def test_what_forward_takes_besides_its_input_has_its_default():
+    def run(self, x, mask=None, features=False, times=2):
+        x = self.conv(x) if mask is None and not features else -x
+        return x + x if times == 2 else x
+
+    assert same(Model(run, conv=nn.Conv2d(3, 2, 1))) == ["Conv2d", "add"]
+    with pytest.raises(UnsupportedModelError, match=r"^mask: does not run .* \(the model takes mask besides its input"):
+        trace(Model(lambda s, x, mask: x + mask), IMAGE)
+
+
+def test_tensors_that_forward_makes_are_not_left_on_the_model():
+    model = nn.Sequential(Model(lambda s, x: F.linear(x, torch.eye(5))))
+    before = set(vars(model))
+    assert same(model, (5,)) == ["Linear"]
+    assert set(vars(model)) == before
+
+
+def test_what_cannot_be_traced_or_run_is_named_by_its_module():
+    branch = Model(lambda s, x: x if x.sum() > 0 else -x)
+    with pytest.raises(UnsupportedModelError, match=r"^0\.1: cannot be traced \(TraceError"):
+        trace(nn.Sequential(nn.Sequential(nn.ReLU(), branch)), IMAGE)
+    with pytest.raises(UnsupportedModelError, match=r"^0\.1: does not run on an input of shape \(3, 4, 6\)"):
+        trace(nn.Sequential(nn.Sequential(nn.ReLU(), nn.Linear(5, 2))), IMAGE)
 
 
 def test_a_refusal_names_the_path_of_what_is_nested():
@@ -421,8 +544,12 @@ def test_weights_that_are_computed():
         trace(nn.Sequential(pruned), (5,))
     prune.remove(pruned, "weight")
     assert same(pruned, (5,)) == ["Linear"]
-    with pytest.raises(UnsupportedModelError, match="0: ParametrizedConv2d is not supported"):
-        trace(nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 1))), IMAGE)
+    # What torch.fx follows to the weight itself is computed once.
+    normed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 1)))
+    assert same(normed) == ["Conv2d"]
+    normed[0].parametrizations.weight.original0.data *= 2
+    (conv,) = trace(normed, IMAGE).operations[1:]
+    assert torch.equal(conv.tensors["weight"], normed[0].weight)
 
 
 # What tracing leaves behind

@@ -75,9 +75,10 @@ def test_a_program_becomes_an_ordinary_checkpoint(program, tmp_path, monkeypatch
         (("--input-range", "3,255"), "must hold 0"),
         (("--input-scale", "1/0"), "give a number or a fraction"),
         (("--input-scale", "-1"), "must be greater than 0"),
+        (("--hw", "loihi2_oheo_gulch"), "--hw loihi2_oheo_gulch: a checkpoint is for any target. Leave --hw out"),
         (("--input-shape", "3;8"), "give integers and commas"),
         (("--input-shape", "1,9,9"), "takes inputs of shape 1,8,8, not 1,9,9"),
-        (("-o", "net.pt2"), "the checkpoint would replace the file"),
+        (("-o", "net.pt2"), "what is read would be replaced"),
         (("-o", "none/net.pt"), "its folder does not exist"),
     ],
 )
@@ -139,6 +140,19 @@ class DropPath(nn.Module):
         return x * (torch.rand(len(x), 1, 1, 1) < 0.9) / 0.9
 
 
+class NormAct(nn.BatchNorm2d):
+    """A batch norm with its activation inside, as timm has it."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        torch._assert(x.ndim == 4, "expected 4 dimensions")
+        x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.1, self.eps)
+        return self.act(x)
+
+
 class Block(nn.Module):
     """A residual block in timm's manner: functional ReLU, stochastic depth on the branch."""
 
@@ -157,12 +171,16 @@ class Timm(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), NormAct(8))
         self.blocks = nn.Sequential(Block(8), Block(8))
+        self.pool = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)
         self.head = nn.Linear(8, 5)
 
-    def forward(self, x):
-        x = self.blocks(F.relu(self.stem(x))).mean((2, 3))
+    def forward(self, x, features=False):
+        x = self.pool(self.blocks(self.stem(x)))
+        if features or x.shape[-1] < 2:
+            return x
+        x = x.mean((2, 3))
         return self.head(F.dropout(x, 0.1, training=self.training))
 
 

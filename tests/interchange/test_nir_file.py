@@ -1,18 +1,26 @@
 """NIR: the round trip through the package nir, bit for bit, what its own nodes say, and what they cannot hold."""
 
 import dataclasses
+import json
+import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import torch
 from random_networks import random_graph, random_network, random_recurrent
+from torch import nn
 
-from lava_casc import WakeSleepSchedule
-from lava_casc.errors import NetworkFileError, UnsupportedModelError
-from lava_casc.interchange import read_nir, write_nir
+from lava_casc import CQReLU, InputSpec, Normalize, WakeSleepSchedule, save_model
+from lava_casc.cli import main
+from lava_casc.errors import CheckpointError, NetworkFileError, UnsupportedModelError
+from lava_casc.interchange import import_model, read_nir, read_nir_file, write_nir
 from lava_casc.network import Conv, Dense, Input, IntegerNetwork, MaxPool, Neurons, Readout
 
 nir = pytest.importorskip("nir")
+
+CHECKPOINT = Path(__file__).parents[1] / "data" / "digits.pt"
 
 
 def small(**changes):
@@ -78,6 +86,9 @@ def test_the_nodes_say_what_nir_can_say(tmp_path):
         "max_burst": 2,
         "released": 0,
     }
+    assert about["hardware"] == "loihi2_oheo_gulch"
+    file = read_nir_file(tmp_path / "a.nir")
+    assert (file.network, file.schedule, file.hardware) == (network, schedule, "loihi2_oheo_gulch")
     edges = set(graph.edges)
     assert {("in", "a_b_c.0"), ("a_b_c.0", "a_b_c"), ("a_b_c", "out.0.flatten"), ("out.0", "out")} <= edges
 
@@ -111,6 +122,20 @@ def test_what_nir_has_no_node_for_is_refused_by_name_and_nothing_is_written(tmp_
         write_nir(tmp_path / "none" / "a.nir", network)
 
 
+def test_a_file_is_written_in_whole_or_not_at_all(tmp_path, monkeypatch):
+    def fails(path, graph):
+        Path(path).write_bytes(b"half of it")
+        raise OSError("no space left")
+
+    write_nir(tmp_path / "a.nir", small())
+    before = (tmp_path / "a.nir").read_bytes()
+    monkeypatch.setattr(nir, "write", fails)
+    with pytest.raises(NetworkFileError, match=r"a.nir: cannot be written \(no space left\)"):
+        write_nir(tmp_path / "a.nir", small(levels=3))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nir"]
+    assert (tmp_path / "a.nir").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -118,6 +143,8 @@ def test_what_nir_has_no_node_for_is_refused_by_name_and_nothing_is_written(tmp_
         (lambda f: f["node/metadata/version"].write_direct(np.array(99)), "version 99; this lava_casc reads 1"),
         (lambda f: f["node/nodes/a_b_c/metadata"].pop("levels"), "damaged, or no NIR graph of lava_casc"),
         (lambda f: f["node/nodes"].pop("a_b_c.0"), "damaged, or no NIR graph of lava_casc"),
+        (lambda f: f["node/metadata"].pop("wake_steps"), "damaged, or no NIR graph of lava_casc"),
+        (lambda f: f["node/metadata/wake_steps"].write_direct(np.array(0)), r"wake_steps \(0\) is below 1"),
         (lambda f: f["node"].pop("edges"), "damaged, or no NIR graph of lava_casc"),
         (
             lambda f: f["node/nodes/a_b_c/v_threshold"].write_direct(np.arange(1, 51).reshape(2, 5, 5)),
@@ -156,3 +183,100 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     nir.write(path, nir.NIRGraph.from_list(nir.Affine(np.ones((2, 2)), np.ones(2)), nir.IF(np.ones(2), np.ones(2))))
     with pytest.raises(NetworkFileError, match="a NIR graph that lava_casc did not write"):
         read_nir(path)
+
+
+# The command line --------------------------------------------------------------------------------------------------
+
+
+def run(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["lava-casc", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    printed = capsys.readouterr()
+    return ended.value.code or 0, printed.out, printed.err
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A network without pools, at the path of a checkpoint."""
+    torch.manual_seed(0)
+    parts = (nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), CQReLU(4), nn.Conv2d(3, 4, 3, 2, groups=1), CQReLU(6, 0.5))
+    model = nn.Sequential(Normalize(0.5, 0.5), *parts, nn.Flatten(), nn.Linear(16, 3)).eval()
+    save_model(tmp_path / "a.pt", model, InputSpec((1, 8, 7), 0, 16, 1 / 16))
+    return tmp_path / "a.pt"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--mode", "graded"),
+        ("--mode", "burst", "--max-burst", "3", "--wake-steps", "2", "--sleep-steps", "50"),
+        ("--preset", "latency"),
+        ("--weight-bits", "5", "--hw", "loihi2_kapoho_point"),
+    ],
+)
+def test_what_is_exported_comes_back_as_the_same_network_file(options, checkpoint, tmp_path, monkeypatch, capsys):
+    code, out, _ = run(monkeypatch, capsys, "export", checkpoint, "-o", tmp_path / "a.NIR", *options)
+    assert code == 0
+    words = " ".join(out.split())
+    assert "other readers of NIR run plain IF neurons: no levels, no negative spikes, no sleep, no certificate" in words
+    (tmp_path / "a.NIR").rename(tmp_path / "a.nir")
+    graph = nir.read(tmp_path / "a.nir", type_check=False)
+    assert sorted(type(node).__name__ for node in graph.nodes.values()) == sorted(
+        ["Input", "Conv2d", "IF", "Conv2d", "IF", "Flatten", "Affine", "Output"]
+    )
+    code, out, _ = run(monkeypatch, capsys, "import", tmp_path / "a.nir", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert (found["file"], found["layers"]) == (str(tmp_path / "a.net"), 4)
+    assert found["input"] == {"shape": [1, 8, 7], "low": 0, "high": 16, "scale": 1 / 16}
+    run(monkeypatch, capsys, "export", checkpoint, "-o", tmp_path / "direct.net", *options)
+    assert (tmp_path / "a.net").read_bytes() == (tmp_path / "direct.net").read_bytes()
+    code, out, _ = run(monkeypatch, capsys, "import", tmp_path / "a.nir", "-o", tmp_path / "b.net")
+    assert f"next: lava-casc run {tmp_path / 'b.net'}" in " ".join(out.split()).replace("/ ", "/")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "a.net: exists already. Give -o"),
+        (("-o", "a.nir"), "what is read would be replaced. Give another -o"),
+        (("-o", "b.net", "--input-range", "0,255"), "--input-range 0,255: a NIR graph says all of its input. Leave"),
+        (("-o", "b.net", "--input-scale", "1/255"), "--input-scale 1/255: a NIR graph says all of its input. Leave"),
+        (("-o", "b.net", "--input-shape", "1,8,7"), "--input-shape 1,8,7: a NIR graph says all of its input. Leave"),
+        (("-o", "b.net", "--data", "digits"), "--data digits: a NIR graph says all of its input. Leave --data out"),
+        (("-o", "b.net", "--hw", "nothing"), "nothing: no such hardware configuration"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_writes_nothing(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_nir("a.nir", small())
+    Path("a.net").write_text("a network of somebody's")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    code, _, err = run(monkeypatch, capsys, "import", "a.nir", *arguments)
+    (line,) = [line for line in err.splitlines() if line.startswith("error")]
+    assert code == 2
+    assert message in line
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_network_that_nir_cannot_hold_is_not_exported(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.nir").write_text("what stood there")
+    code, _, err = run(monkeypatch, capsys, "export", CHECKPOINT, "-o", tmp_path / "a.nir", "--verify", "0")
+    (line,) = [line for line in err.splitlines() if line.startswith("error")]
+    assert (code, "NIR has no" in line or "NIR has one" in line) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nir"]
+    assert (tmp_path / "a.nir").read_text() == "what stood there"
+
+
+def test_without_nir_nothing_begins(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "nir", None)
+    code, _, err = run(monkeypatch, capsys, "export", checkpoint, "-o", tmp_path / "a.nir")
+    assert (code, "nir is not installed. Install it with" in err, "fold" in err) == (2, True, False)
+
+
+def test_python_is_told_where_a_nir_graph_is_read(tmp_path):
+    write_nir(tmp_path / "a.nir", small())
+    with pytest.raises(CheckpointError, match=r"A NIR graph is read with lava_casc.interchange.read_nir"):
+        import_model(tmp_path / "a.nir")

@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from lava_casc import simulate
 from lava_casc.errors import CheckpointError, UnsupportedModelError
 from lava_casc.frontend import load_model, save_model
-from lava_casc.interchange import import_model, read_onnx
+from lava_casc.interchange import common, import_model, onnx_file
+from lava_casc.interchange.onnx_file import read_onnx
 from lava_casc.pipeline import convert
 
 onnx = pytest.importorskip("onnx")
@@ -51,7 +53,8 @@ def write(
     )
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     for value in model.graph.output:  # a file has to name a shape, if an open one
         value.type.tensor_type.shape.SetInParent()
@@ -261,6 +264,112 @@ def test_a_quantized_activation_becomes_cqrelu(given, levels, tmp_path):
     np.testing.assert_allclose(run(model, x), theirs, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("given", "low", "high"),
+    [
+        ({"kind": np.int8}, -128, 127),
+        ({"kind": np.uint8, "zero": 127}, -127, 128),
+        ({"kind": np.int8, "zero": 23}, -151, 104),
+        (
+            {
+                "kind": np.int8,
+                "between": (node("Clip", ["q", "lo", "hi"], ["k"]),),
+                "constants": {"lo": np.int8(-8), "hi": np.int8(7)},
+            },
+            -8,
+            7,
+        ),
+        (
+            {
+                "between": (node("Clip", ["q", "lo", "hi"], ["k"]),),
+                "constants": {"lo": np.uint8(3), "hi": np.uint8(9)},
+            },
+            3,
+            9,
+        ),
+    ],
+)
+def test_a_signed_activation_is_counted_from_its_least_level(given, low, high, tmp_path):
+    path = quantized(tmp_path / "q.onnx", **given)
+    model, _ = read_onnx(path, high=127, scale=1 / 8)
+    assert activation(model) == (high - low, (high - low) * 0.25, "round")
+    steps = np.arange(16 * low - 40, 16 * high + 40)
+    steps = steps[steps % 16 != 8]
+    x = np.resize((steps / 16 * 0.25).astype(np.float32), (-(-len(steps) // 144), *SHAPE))
+    (theirs,) = expected(path, x)
+    ours = run(model, x) / 0.25
+    assert (ours == theirs / 0.25).all()
+    assert (ours.min(), ours.max()) == (low, high)
+
+
+def test_signed_activations_keep_their_borders_and_go_to_spikes(tmp_path):
+    pair = [node("QuantizeLinear", ["a", "s", "z"], ["q"]), node("DequantizeLinear", ["q", "s", "z"], ["d"])]
+    nodes = [
+        node("Conv", ["x", "v"], ["a"], pads=[1, 1, 1, 1]),
+        *pair,
+        node("Conv", ["d", "w"], ["c"], pads=[1, 1, 1, 1]),  # of zeros around levels that are counted from -10
+        node("Relu", ["c"], ["r"]),
+        node("QuantizeLinear", ["r", "s"], ["q2"]),
+        node("DequantizeLinear", ["q2", "s"], ["d2"]),
+        node("GlobalAveragePool", ["d2"], ["y"]),
+    ]
+    constants = {"s": np.float32(0.0625), "z": np.uint8(10), "v": normal(4, 3, 3, 3) / 4, "w": normal(4, 4, 3, 3) / 8}
+    path = write(tmp_path / "signed.onnx", nodes, constants)
+    model, spec = read_onnx(path)
+    images = RNG.integers(0, 256, (4, *SHAPE))
+    x = (images / 255).astype(np.float32)
+    np.testing.assert_allclose(run(model, x), expected(path, x)[0], atol=2e-3)  # a tie in hundreds
+    network = convert(model, spec.shape, input_range=(spec.low, spec.high), input_scale=spec.scale)
+    record = simulate(network, images[:1])
+    assert record.certified.all()
+    (found,) = network.outputs(record.logits).values()
+    np.testing.assert_allclose(found, expected(path, x[:1])[0], atol=0.05)
+
+
+@pytest.mark.parametrize(("kind", "kinds"), [(np.uint8, 2), (np.int8, 1), (np.int16, 1)])
+def test_a_signed_grid_is_quantized_again_only_to_less(kind, kinds, tmp_path):
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        node("QuantizeLinear", ["d", "s", "z2"], ["q2"]),
+        node("DequantizeLinear", ["q2", "s", "z2"], ["y"]),
+    ]
+    constants = {"s": np.float32(0.25), "z": np.int8(0), "z2": np.array(0, kind)}
+    path = write(tmp_path / "twice.onnx", nodes, constants, opset=21)
+    model, _ = read_onnx(path, scale=1 / 8)
+    assert [op.kind for op in model.graph.operations].count("CQReLU") == kinds
+    x = normal(2, *SHAPE) * 30
+    assert (run(model, x) == expected(path, x)[0]).all()
+
+
+def test_a_relu_behind_signed_levels_takes_what_is_below_off_the_same_levels(tmp_path):
+    path = quantized(tmp_path / "q.onnx", kind=np.int8)
+    nodes = list(onnx.load(path).graph.node)
+    nodes[-1].output[0] = "d"
+    path = write(tmp_path / "r.onnx", [*nodes, node("Relu", ["d"], ["y"])], {"s": np.float32(0.25), "z": np.int8(0)})
+    model, _ = read_onnx(path)
+    assert [op.kind for op in model.graph.operations] == ["input", "CQReLU"]
+    assert activation(model) == (127, 127 * 0.25, "round")
+    x = normal(2, *SHAPE) * 20
+    np.testing.assert_allclose(run(model, x), expected(path, x)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.9, 0.0071])
+def test_averages_of_levels_fall_on_ties_and_are_read_all_the_same(scale, tmp_path, monkeypatch):
+    pair = [node("QuantizeLinear", ["a", "s"], ["q"]), node("DequantizeLinear", ["q", "s"], ["y"])]
+    pool = node("AveragePool", ["d"], ["a"], kernel_shape=[2, 2], strides=[2, 2])
+    first = [node("QuantizeLinear", ["x", "s"], ["p"]), node("DequantizeLinear", ["p", "s"], ["d"])]
+    path = write(tmp_path / "ties.onnx", [*first, pool, *pair], {"s": np.float32(scale)})
+    model, _ = read_onnx(path, high=12, scale=scale)
+    x = (RNG.integers(0, 13, (8, *SHAPE)) * scale).astype(np.float32)
+    difference = np.rint(np.abs(run(model, x) - expected(path, x)[0]) / scale)
+    assert set(np.unique(difference)) == {0, 1}  # on every image, at ties
+    for module in (common, onnx_file):
+        monkeypatch.setattr(module, "OFF_TIES", 0.0)
+    with pytest.raises(UnsupportedModelError, match="differs from the file"):
+        read_onnx(path, high=12, scale=scale)
+
+
 def test_ties_go_to_the_even_level_in_onnx_and_up_in_cqrelu(tmp_path):
     path = quantized(tmp_path / "q.onnx")
     model, _ = read_onnx(path)
@@ -307,7 +416,6 @@ def test_what_is_on_its_grid_already_is_not_quantized_again(tmp_path):
 # Refusals ----------------------------------------------------------------------------------------------------------
 
 SOFT = node("Softmax", ["x"], ["y"], name="the_end")
-SIGNED = r"DequantizeLinear: an activation quantized to -128 .. 127 steps"
 
 
 @pytest.mark.parametrize(
@@ -340,9 +448,15 @@ SIGNED = r"DequantizeLinear: an activation quantized to -128 .. 127 steps"
         ),
         ([node("Cast", ["x"], ["h"], to=10), node("Cast", ["h"], ["y"], to=1)], {}, "Cast to another type"),
         (
-            [node("QuantizeLinear", ["x", "s", "z"], ["q"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])],
-            {"s": np.float32(0.1), "z": np.int8(0)},
-            SIGNED,
+            [node("QuantizeLinear", ["x", "s"], ["q"]), node("QLinearAdd", ["q", "q"], ["y"], domain="com.microsoft")],
+            {"s": np.float32(1)},
+            r"y: QLinearAdd of com.microsoft is not supported. Export the quantized network as pairs",
+        ),
+        (
+            [node("QuantizeLinear", ["x", "s"], ["q"], domain="com.microsoft", name="wide"),
+             node("DequantizeLinear", ["q", "s"], ["y"], domain="com.microsoft")],
+            {"s": np.float32(1)},
+            r"wide: QuantizeLinear of com.microsoft is not supported. Quantize to 8 bits, or export operator set 21",
         ),
         (
             [node("QuantizeLinear", ["x", "s"], ["q"], axis=1), node("DequantizeLinear", ["q", "s"], ["y"], axis=1)],
@@ -358,7 +472,7 @@ SIGNED = r"DequantizeLinear: an activation quantized to -128 .. 127 steps"
             [node("QuantizeLinear", ["x", "s"], ["q"]), node("Flatten", ["q"], ["f"]),
              node("DequantizeLinear", ["f", "s"], ["y"])],
             {"s": np.float32(1)},
-            "Flatten: it computes with quantized integers",
+            r"Flatten: it computes with quantized integers. Export .* \(QDQ\)",
         ),
         (
             [node("QuantizeLinear", ["x", "s"], ["q"]), node("DequantizeLinear", ["q", "s"], ["y"])],

@@ -11,7 +11,8 @@ from torch import nn
 
 from lava_casc.errors import CheckpointError, UnsupportedModelError
 from lava_casc.frontend import load_model, save_model
-from lava_casc.interchange import import_model, read_program
+from lava_casc.interchange import import_model
+from lava_casc.interchange.program import read_program
 
 
 def export(path, model, *examples, dynamic=False, training=False):
