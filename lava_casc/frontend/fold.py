@@ -247,11 +247,22 @@ def activate(layer: FloatNeurons, z: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True, eq=False)
+class _Diagonal:
+    """`Dense` of a diagonal matrix, by its diagonal (I,) alone: a vector of thousands has millions of zeros beside it."""
+
+    source: str
+    weight: NDArray[np.float64]
+
+
+_Term = Synapse | _Diagonal
+
+
+@dataclass(frozen=True, eq=False)
 class _Affine:
     """A value ``sum_k map_k(source_k) + bias``; `shape` may be flat while a map still is a convolution (C order)."""
 
     shape: Shape
-    terms: tuple[Synapse, ...]
+    terms: tuple[_Term, ...]
     bias: torch.Tensor
     label: str = ""
 
@@ -261,12 +272,19 @@ class _Affine:
         return self.shape[0]
 
     @property
+    def synapses(self) -> tuple[Synapse, ...]:
+        """The terms of a value that a layer is made of, none of which is a diagonal any more."""
+        found = tuple(term for term in self.terms if not isinstance(term, _Diagonal))
+        assert len(found) == len(self.terms)
+        return found
+
+    @property
     def scaled(self) -> tuple[str, NDArray[np.float64]] | None:
         """The source that this value is, if it is one, and the factor greater than 0 (C,) of each channel."""
         if len(self.terms) != 1 or bool(self.bias.any()) or not _is_pointwise(self.terms[0]):
             return None
         term = self.terms[0]
-        factors = np.diagonal(term.weight) if isinstance(term, Dense) else term.weight[:, 0, 0, 0]
+        factors = np.diagonal(term.weight) if isinstance(term, Dense) else term.weight.reshape(len(term.weight))
         return (term.source, factors) if bool((factors > 0).all()) else None
 
 
@@ -317,18 +335,18 @@ class _Folder:
         width = sum(part.width for part in parts)
         made = []
         for part, (start, stop) in zip(parts, _channels_of(parts), strict=True):
-            terms = part.terms if len(part.shape) == 3 else tuple(self._dense(op, term) for term in part.terms)
-            if len(part.shape) == 3 and any(isinstance(term, Dense) for term in terms):
+            if len(part.shape) == 3 and not all(isinstance(term, Conv) for term in part.terms):
                 raise UnsupportedModelError(
                     f"{op.path}: an output image that no convolution can say, but only a matrix. Flatten this output."
                 )
+            terms = part.synapses if len(part.shape) == 3 else tuple(self._dense(op, term) for term in part.terms)
             bias = torch.zeros(width, *part.shape[1:], dtype=torch.float64)
             bias[start:stop] = part.bias
             terms = terms if len(parts) == 1 else tuple(_among(term, start, width) for term in terms)
             made.append(_Affine(tuple(bias.shape), terms, bias))
         total = _sum(made, "")
         name = name or self._unique((parts[0].label if len(parts) == 1 else "") or "readout")
-        self._add(FloatReadout(name, total.terms, _compress(total.bias), op.name), total.shape)
+        self._add(FloatReadout(name, total.synapses, _compress(total.bias), op.name), total.shape)
 
     def _fold(self, op: Operation) -> tuple[_Affine | _PooledAffine, ...]:
         if op.kind == "input":
@@ -382,7 +400,7 @@ class _Folder:
         if (start, stop) == (0, value.width):
             return value
 
-        def rows(term: Synapse) -> Synapse:
+        def rows(term: _Term) -> Synapse:
             if isinstance(term, Conv):
                 # A flattened image has as many features a channel as it has positions.
                 size = term.output_shape(self.shapes[term.source])[1:] if len(value.shape) == 1 else ()
@@ -390,7 +408,7 @@ class _Folder:
                 if start % positions == stop % positions == 0:
                     weight = _ungrouped(term)[start // positions : stop // positions]
                     return replace(term, weight=weight, groups=1)
-                term = self._dense(op, term)
+            term = self._dense(op, term)
             positions = int(np.prod(value.shape[1:]))
             return replace(term, weight=term.weight[start * positions : stop * positions])
 
@@ -402,9 +420,9 @@ class _Folder:
         shape = self.shapes[source]
         diagonal = np.ones(shape[0]) if factors is None else np.broadcast_to(factors, shape[:1])
         if len(shape) == 3:
-            term: Synapse = Conv(source, diagonal.reshape(-1, 1, 1, 1).copy(), groups=shape[0])
+            term: _Term = Conv(source, diagonal.reshape(-1, 1, 1, 1).copy(), groups=shape[0])
         else:
-            term = Dense(source, np.diag(diagonal))
+            term = _Diagonal(source, diagonal)
         return _Affine(shape, (term,), torch.zeros(shape, dtype=torch.float64))
 
     def _activation(self, op: Operation, value: _Affine | _PooledAffine, channels: tuple[int, int]) -> _Affine:
@@ -419,7 +437,7 @@ class _Folder:
         ratio, shift = (_spread(values, flat.shape, affine.shape) for values in (ratio, shift))
         neurons = FloatNeurons(
             self._unique(affine.label or op.path),
-            affine.terms,
+            affine.synapses,
             _compress(affine.bias),
             threshold,
             op.arguments["levels"],
@@ -536,7 +554,7 @@ class _Folder:
         self.shapes[memory.name] = memory.shape
         neurons = FloatNeurons(
             name,
-            (*received.terms, Dense(memory.name, recurrent)),
+            (*received.synapses, Dense(memory.name, recurrent)),
             received.bias.numpy(),
             threshold,
             memory.levels,
@@ -565,10 +583,10 @@ class _Folder:
     def _rescale(self, op: Operation, value: _Affine, scale: torch.Tensor, shift: torch.Tensor) -> _Affine:
         full = scale.reshape(-1, *(1,) * (len(value.shape) - 1)).expand(value.shape)
 
-        def rescaled(term: Synapse) -> Synapse:
+        def rescaled(term: _Term) -> _Term:
             if isinstance(term, Conv) and len(value.shape) == 1:  # flattened: another factor for each position
                 term = self._dense(op, term)
-            factors = full.reshape(-1, 1).numpy() if isinstance(term, Dense) else scale.reshape(-1, 1, 1, 1).numpy()
+            factors = (scale if isinstance(term, Conv) else full).reshape(-1, *(1,) * (term.weight.ndim - 1)).numpy()
             return replace(term, weight=_frozen(term.weight * factors))
 
         return replace(
@@ -618,7 +636,7 @@ class _Folder:
         """Fold an average: a depthwise convolution where all of its windows are alike, else a matrix."""
         bias = average(value.bias[None])[0]
 
-        def averaged(term: Synapse) -> Synapse:
+        def averaged(term: _Term) -> Synapse:
             if window is not None:
                 return self._convolve(op, window, term, value.shape)
             return self._through(op, self._dense(op, term), value.shape, average)
@@ -636,7 +654,7 @@ class _Folder:
 
     # Composition of linear maps.
 
-    def _convolve(self, op: Operation, outer: Conv, inner: Synapse, shape: Shape) -> Synapse:
+    def _convolve(self, op: Operation, outer: Conv, inner: _Term, shape: Shape) -> Synapse:
         """Return `outer` after `inner`, whose result has `shape`."""
         if isinstance(inner, Conv):
             composed = _compose(outer, inner, self.shapes[inner.source])
@@ -644,8 +662,10 @@ class _Folder:
                 return composed
         return self._through(op, self._dense(op, inner), shape, lambda x: apply(outer, x))
 
-    def _multiply(self, weight: torch.Tensor, inner: Synapse) -> Dense:
+    def _multiply(self, weight: torch.Tensor, inner: _Term) -> Dense:
         """Return the dense synapse ``weight @ inner``."""
+        if isinstance(inner, _Diagonal):
+            return Dense(inner.source, weight.numpy() * inner.weight)
         if isinstance(inner, Dense):
             return Dense(inner.source, (weight @ torch.as_tensor(inner.weight.copy())).numpy())
         # The transpose of a convolution is the gradient of its result with respect to its input.
@@ -655,11 +675,18 @@ class _Folder:
         rows = conv2d_input((len(weight), *shape), _shared(inner.weight), gradient, *windows)
         return Dense(inner.source, rows.flatten(1).numpy())
 
-    def _dense(self, op: Operation, term: Synapse) -> Dense:
-        """Return a synapse as a matrix."""
+    def _dense(self, op: Operation, term: _Term) -> Dense:
+        """Return a term as a matrix."""
         if isinstance(term, Dense):
             return term
         shape = self.shapes[term.source]
+        if isinstance(term, _Diagonal):
+            if shape[0] ** 2 > DENSE_LIMIT:
+                raise UnsupportedModelError(
+                    f"{op.path}: {op.kind} reads {term.source} value by value, and a matrix of {shape[0]} x {shape[0]} "
+                    f"would be too large. Make {term.source} an image of ({shape[0]}, 1, 1)."
+                )
+            return Dense(term.source, np.diag(term.weight))
         inputs, outputs = int(np.prod(shape)), int(np.prod(term.output_shape(shape)))
         _check_matrix(op, term.source, outputs, inputs)
         if outputs < inputs:
@@ -720,8 +747,12 @@ def _channels_of(parts: Sequence[_Affine | _PooledAffine]) -> list[tuple[int, in
 
 def _sum(values: Sequence[_Affine], label: str) -> _Affine:
     """Return the sum of values, with one synapse for all terms of the same source and geometry."""
-    terms: dict[Any, Synapse] = {}
-    for term in (term for value in values for term in value.terms):
+    terms: dict[Any, _Term] = {}
+    every = [term for value in values for term in value.terms]
+    matrices = {term.source for term in every if isinstance(term, Dense)}
+    for term in every:
+        if isinstance(term, _Diagonal) and term.source in matrices:  # both are one synapse
+            term = Dense(term.source, np.diag(term.weight))
         geometry = tuple(getattr(term, f.name) for f in fields(term) if f.name != "weight")
         key = (type(term), term.weight.shape, *geometry)
         terms[key] = replace(term, weight=terms[key].weight + term.weight) if key in terms else term
@@ -828,8 +859,10 @@ def _gather(depthwise: NDArray, outer: Conv) -> NDArray:
     return depthwise[:, 0][channel]
 
 
-def _is_pointwise(term: Synapse) -> bool:
-    """Whether a synapse scales each channel and does nothing else."""
+def _is_pointwise(term: _Term) -> bool:
+    """Whether a term scales each channel and does nothing else."""
+    if isinstance(term, _Diagonal):
+        return True
     if isinstance(term, Dense):
         return term.weight.shape[0] == term.weight.shape[1] and bool(
             (term.weight == np.diag(np.diagonal(term.weight))).all()

@@ -639,6 +639,48 @@ def test_an_average_before_flatten_and_linear_needs_no_matrix_of_its_own(size, o
     assert torch.allclose(evaluate(folded, x)["5"], expected, rtol=0, atol=1e-12)
 
 
+class Wide(nn.Module):
+    """Vectors that are normalized, added to what is computed of them, concatenated and added in parts."""
+
+    def __init__(self, inputs, hidden):
+        super().__init__()
+        self.first, self.act = nn.Linear(inputs, hidden), CQReLU(4)
+        self.norm, self.same, self.second = nn.BatchNorm1d(hidden), nn.Linear(hidden, hidden), CQReLU(4)
+        self.head, self.other = nn.Linear(hidden, 3), nn.Linear(2 * hidden, 3)
+
+    def forward(self, x):
+        x = self.norm(self.act(self.first(x)))
+        y = self.second(x + x + self.same(x))
+        return self.head(x + y) + self.other(torch.cat([y, x], 1))
+
+
+def test_vectors_are_folded_without_matrices_of_their_own(monkeypatch):
+    torch.manual_seed(0)
+    model = Wide(7, 5).double().eval()
+    model.norm.running_mean.uniform_(-1, 1)
+    model.norm.weight.data.uniform_(-2, 2)
+    with torch.no_grad():
+        folded = fold(trace(model, (7,)))
+        x = torch.rand(6, 7, dtype=torch.float64)
+        assert torch.allclose(evaluate(folded, x)["head"], model(x), rtol=0, atol=1e-12)
+    assert [len(layer.synapses) for layer in folded.layers] == [1, 1, 2]  # x + x + same(x) is one synapse
+    monkeypatch.setattr(np, "diag", None)  # not one is made here
+    chain = nn.Sequential(nn.Linear(7, 5), CQReLU(4), nn.BatchNorm1d(5), nn.Linear(5, 4), CQReLU(4), nn.Linear(4, 2))
+    folded = fold(trace(chain.double().eval(), (7,)))
+    assert torch.allclose(evaluate(folded, x)["5"], chain(x), rtol=0, atol=1e-12)
+
+
+def test_a_vector_of_tens_of_thousands_is_folded():
+    model = nn.Sequential(nn.Linear(60_000, 2), CQReLU(4), nn.Linear(2, 2))  # its diagonal matrix has 29 GB
+    assert [layer.name for layer in fold(trace(model, (60_000,))).layers] == ["0", "2"]
+    with pytest.raises(
+        UnsupportedModelError, match="^0: CQReLU reads input value by value, and a matrix of 60000 x 60000"
+    ):
+        fold(trace(nn.Sequential(CQReLU(4), nn.Linear(60_000, 2)), (60_000,)))
+    image = nn.Sequential(CQReLU(4), nn.Flatten(), nn.Linear(60_000, 2))  # as the error says
+    assert [layer.name for layer in fold(trace(image, (60_000, 1, 1))).layers] == ["0", "2"]
+
+
 def test_an_average_that_something_else_reads_stays():
     class Twice(nn.Module):
         def __init__(self):
