@@ -248,7 +248,7 @@ def activate(layer: FloatNeurons, z: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Diagonal:
-    """`Dense` of a diagonal matrix, by its diagonal (I,) alone: a vector of thousands has millions of zeros beside it."""
+    """`Dense` of a diagonal matrix, by its diagonal (I,) alone: that of a vector of thousands holds millions of zeros."""
 
     source: str
     weight: NDArray[np.float64]
@@ -748,11 +748,7 @@ def _channels_of(parts: Sequence[_Affine | _PooledAffine]) -> list[tuple[int, in
 def _sum(values: Sequence[_Affine], label: str) -> _Affine:
     """Return the sum of values, with one synapse for all terms of the same source and geometry."""
     terms: dict[Any, _Term] = {}
-    every = [term for value in values for term in value.terms]
-    matrices = {term.source for term in every if isinstance(term, Dense)}
-    for term in every:
-        if isinstance(term, _Diagonal) and term.source in matrices:  # both are one synapse
-            term = Dense(term.source, np.diag(term.weight))
+    for term in (term for value in values for term in value.terms):
         geometry = tuple(getattr(term, f.name) for f in fields(term) if f.name != "weight")
         key = (type(term), term.weight.shape, *geometry)
         terms[key] = replace(term, weight=terms[key].weight + term.weight) if key in terms else term

@@ -658,7 +658,7 @@ def test_vectors_are_folded_without_matrices_of_their_own(monkeypatch):
     torch.manual_seed(0)
     model = Wide(7, 5).double().eval()
     model.norm.running_mean.uniform_(-1, 1)
-    model.norm.weight.data.uniform_(-2, 2)
+    model.norm.weight.data.copy_(torch.linspace(-2, 3, 5))
     with torch.no_grad():
         folded = fold(trace(model, (7,)))
         x = torch.rand(6, 7, dtype=torch.float64)
@@ -673,9 +673,7 @@ def test_vectors_are_folded_without_matrices_of_their_own(monkeypatch):
 def test_a_vector_of_tens_of_thousands_is_folded():
     model = nn.Sequential(nn.Linear(60_000, 2), CQReLU(4), nn.Linear(2, 2))  # its diagonal matrix has 29 GB
     assert [layer.name for layer in fold(trace(model, (60_000,))).layers] == ["0", "2"]
-    with pytest.raises(
-        UnsupportedModelError, match="^0: CQReLU reads input value by value, and a matrix of 60000 x 60000"
-    ):
+    with pytest.raises(UnsupportedModelError, match="^0: CQReLU reads input value by value"):
         fold(trace(nn.Sequential(CQReLU(4), nn.Linear(60_000, 2)), (60_000,)))
     image = nn.Sequential(CQReLU(4), nn.Flatten(), nn.Linear(60_000, 2))  # as the error says
     assert [layer.name for layer in fold(trace(image, (60_000, 1, 1))).layers] == ["0", "2"]
