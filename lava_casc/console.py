@@ -1,4 +1,4 @@
-"""What the command line and the demo show: progress with time left, tables, one line for an error."""
+"""What the command line and the demo show: progress with time left, tables, one line for an error, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,29 +8,99 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
+    SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from lava_casc.errors import CascError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+#: Seconds without a word until a spinner shows that something goes on.
+PATIENCE = 1.0
+
+
+class _Out(Console):
+    """Where results go; nothing moves beside them."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        rest()
+        super().print(*objects, **options)
+
+
+class _Spinner(Progress):
+    """That something goes on, and for how long by now; on stderr, and only after a while."""
+
+    def __init__(self) -> None:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        super().__init__(*columns, console=err, transient=True, disable=not err.is_interactive, redirect_stdout=False)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        patient = not self.tasks or (self.tasks[0].elapsed or 0) < PATIENCE
+        yield from [Text()] if patient else super().get_renderables()
+
+
 #: Results go to stdout, everything about how it goes to stderr. Colours and bars are for a terminal, whatever a program
 #: that reads the output, such as a notebook, has put into FORCE_COLOR.
-out = Console(highlight=False, soft_wrap=True, force_terminal=sys.stdout.isatty())
+out = _Out(highlight=False, soft_wrap=True, force_terminal=sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=sys.stderr.isatty())
+_spinner: _Spinner | None = None
+
+
+@contextmanager
+def working(task: str) -> Iterator[None]:
+    """Show a spinner, and how long it has been turning, wherever there is neither a bar nor a result."""
+    global _spinner
+    try:
+        with _Spinner() as _spinner:
+            _spinner.add_task(task)
+            yield
+    finally:
+        _spinner = None
+
+
+def rest() -> None:
+    """Take the spinner away, if there is one: what comes now shows by itself that something goes on."""
+    if _spinner is not None:
+        _spinner.stop()
+
+
+def _go_on(task: str | None = None) -> None:
+    """Let the spinner turn again, from 0 seconds on."""
+    if _spinner is not None:
+        _spinner.reset(_spinner.task_ids[0], description=task)
+        _spinner.start()
+
+
+def stop(kept: str) -> NoReturn:
+    """End a command that Ctrl-C has interrupted, and say what is kept of it."""
+    err.print(escape(f"interrupted: {kept}"))
+    sys.exit(130)
+
+
+@contextmanager
+def keeping(path: Path, what: str) -> Iterator[None]:
+    """Say what `path` holds, if it is there, where Ctrl-C ends what is within."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if path.exists():
+            stop(f"{path} holds {what}")
+        raise
 
 
 @contextmanager
@@ -44,16 +114,23 @@ def progress(task: str, total: float) -> Iterator[Callable[[float], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    if not err.is_terminal:
+    rest()
+    if not err.is_interactive:
         err.print(escape(f"{task} ..."))  # a bar that nobody sees move says no more than this
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        handle = bar.add_task(task, total=total)
-        yield lambda done: bar.update(handle, completed=done)
+    try:
+        with Progress(
+            *columns, console=err, transient=True, disable=not err.is_interactive, redirect_stdout=False
+        ) as bar:
+            handle = bar.add_task(task, total=total)
+            yield lambda done: bar.update(handle, completed=done)
+    finally:
+        _go_on()
 
 
 def announce(step: int, steps: int, what: str) -> None:
     """Show that a step begins: ``[2/5] fold ...``."""
     err.print(escape(f"[{step}/{steps}] {what} ..."))
+    _go_on(what)
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
@@ -92,7 +169,8 @@ def reports_errors(command: Command) -> Command:
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            with working(command.__name__.strip("_")):
+                return command(*args, **kwargs)
         except KeyboardInterrupt:
             err.print("interrupted")
             sys.exit(130)

@@ -173,7 +173,8 @@ def collect(
 
     folder = open_folder(path)
     record = merge(folder)
-    wrong = differences(folder, record)
+    with console.progress("integer network", len(record)) as bar:
+        wrong = differences(folder, record, bar)
     result: dict[str, Any] = {
         "folder": str(path),
         "engine": record.engine,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import lava_casc
 from lava_casc import console
-from lava_casc.cli.engines import print_not_certified, run_on, schedule_of
+from lava_casc.cli.engines import Runner, print_not_certified, schedule_of
 from lava_casc.cli.options import (
     AsJson,
     DataDir,
@@ -114,6 +115,8 @@ def evaluate(
     from lava_casc.frontend import load_checkpoint
 
     chosen = mode_of(mode, preset, wake_steps)
+    if engine != "reference" and slurm is None:
+        lava_casc.loihi.require_lava()  # before any work
     if output is not None:
         check_writable(output)
     if method is not None:
@@ -164,15 +167,18 @@ def evaluate(
     size = BATCHES * together if engine == "reference" and slurm is None else task.samples
     starts = range(0, task.samples, size)
 
+    runner = Runner(integer, schedule, engine)
+
     def run(images: Any, done: Callable[[float], None]) -> Any:
         if slurm is None:
-            return run_on(integer, images, schedule, engine, "fixed", True, (), done)
+            return runner.run(images, done)
         from lava_casc.cluster import spread
 
         how: dict[str, Any] = {"tasks": tasks, "engine": engine, "partition": partition}
         return spread(slurm, integer, images, schedule, **how, progress=done, tell=console.err.print)
 
-    with console.progress(f"{engine} {schedule.mode}", task.samples) as bar:
+    kept = nullcontext() if slurm is None else console.keeping(slurm, "what was run; the same command runs the rest")
+    with kept, console.progress(runner.name, task.samples) as bar:
         found = score_forms(
             checkpoint.model,
             integer,
@@ -211,8 +217,7 @@ def evaluate(
     else:
         _print_evaluation(result)
     if found.interrupted:
-        console.err.print(f"interrupted: this is of the first {found.samples} of {task.samples} samples")
-        sys.exit(130)
+        console.stop(f"this is of the first {found.samples} of {task.samples} samples")
 
 
 def _trials(

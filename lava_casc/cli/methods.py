@@ -92,13 +92,17 @@ def run_methods(
             progress=bar,
             tell=console.err.print,
         )
-    result = {"model": names[0], "data": names[1], "samples": found.samples, **_table(found, times, distance)}
+    interrupted = found.samples < task.samples
+    about = {"model": names[0], "data": names[1], "samples": found.samples, "interrupted": interrupted}
+    result = {**about, **_table(found, times, distance)}
     if output is not None:
         files.write_json(output, result, DataError)
     if as_json:
         console.show_json(result)
-        return
-    _print(result)
+    else:
+        _print(result)
+    if interrupted:
+        console.stop(f"this is of the first {found.samples} of {task.samples} samples")
 
 
 def _table(study: Study, times: list[int], distance: int) -> dict[str, Any]:

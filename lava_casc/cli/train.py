@@ -213,13 +213,9 @@ def _training(output: Path) -> Iterator[Callable[[float], None]]:
     """Show the progress of a training; where it is interrupted, say what is left of it."""
     from lava_casc.training import partial_of
 
-    try:
-        with console.progress("training", 1) as bar:
-            yield bar
-    except KeyboardInterrupt:
-        if partial_of(output).exists():
-            console.err.print(f"{partial_of(output)}: the training up to its last whole epoch; --resume goes on")
-        raise
+    whole = "the training up to its last whole epoch; --resume goes on"
+    with console.keeping(partial_of(output), whole), console.progress("training", 1) as bar:
+        yield bar
 
 
 def print_epoch(done: int, epochs: int, epoch: Epoch) -> None:
