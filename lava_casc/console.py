@@ -7,7 +7,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -42,48 +42,87 @@ class _Out(Console):
         super().print(*objects, **options)
 
 
-class _Spinner(Progress):
-    """That something goes on, and for how long by now; on stderr, and only after a while."""
+class _Display(Progress):
+    """What goes on at present: a bar with the time left, or, where nobody knows how much there is, a spinner."""
 
-    def __init__(self) -> None:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        super().__init__(*columns, console=err, transient=True, disable=not err.is_interactive, redirect_stdout=False)
+    BAR = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    SPINNER = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+
+    def __init__(self, name: str) -> None:
+        super().__init__(console=err, transient=True, disable=not err.is_interactive, redirect_stdout=False)
+        self.name = name
+        self.show(name)
+
+    def show(self, what: str, total: float | None = None) -> None:
+        """Begin with something else."""
+        for task in self.task_ids:
+            self.remove_task(task)
+        self.task = self.add_task(escape(what), total=total)
+        self.start()
 
     def get_renderables(self) -> Iterator[RenderableType]:
-        patient = not self.tasks or (self.tasks[0].elapsed or 0) < PATIENCE
-        yield from [Text()] if patient else super().get_renderables()
+        """Return what is drawn ten times a second."""
+        for task in self.tasks:
+            self.columns = self.SPINNER if task.total is None else self.BAR
+            patient = task.total is None and (task.elapsed or 0) < PATIENCE
+            yield Text() if patient else self.make_tasks_table([task])
 
 
 #: Results go to stdout, everything about how it goes to stderr. Colours and bars are for a terminal, whatever a program
 #: that reads the output, such as a notebook, has put into FORCE_COLOR.
 out = _Out(highlight=False, soft_wrap=True, force_terminal=sys.stdout.isatty())
 err = Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=sys.stderr.isatty())
-_spinner: _Spinner | None = None
+_display: _Display | None = None
 
 
 @contextmanager
-def working(task: str) -> Iterator[None]:
-    """Show a spinner, and how long it has been turning, wherever there is neither a bar nor a result."""
-    global _spinner
+def working(task: str) -> Iterator[_Display]:
+    """Show on stderr that a task goes on, until there are results; within, `progress` and `announce` say more."""
+    global _display
     try:
-        with _Spinner() as _spinner:
-            _spinner.add_task(task)
-            yield
+        with _Display(task) as _display:
+            yield _display
     finally:
-        _spinner = None
+        _display = None
 
 
 def rest() -> None:
-    """Take the spinner away, if there is one: what comes now shows by itself that something goes on."""
-    if _spinner is not None:
-        _spinner.stop()
+    """Show nothing until something else begins: what comes now shows by itself that something goes on."""
+    if _display is not None:
+        _display.stop()
 
 
-def _go_on(task: str | None = None) -> None:
-    """Let the spinner turn again, from 0 seconds on."""
-    if _spinner is not None:
-        _spinner.reset(_spinner.task_ids[0], description=task)
-        _spinner.start()
+@contextmanager
+def progress(task: str, total: float) -> Iterator[Callable[[float], None]]:
+    """Show a bar with the time left; yields a function to call with the number done so far."""
+    if not err.is_interactive:
+        err.print(escape(f"{task} ..."))  # a bar that nobody sees move says no more than this
+    with nullcontext(_display) if _display is not None else working(task) as display:
+        display.show(task, total)
+        try:
+            yield lambda done: display.update(display.task, completed=done)
+        finally:
+            display.show(display.name)
+
+
+def announce(step: int, steps: int, what: str) -> None:
+    """Show that a step begins: ``[2/5] fold ...``."""
+    err.print(escape(f"[{step}/{steps}] {what} ..."))
+    if _display is not None:
+        _display.show(what)
+
+
+def share(done: float) -> None:
+    """Show which share is done of what goes on, where that turns out to be known."""
+    if _display is not None:
+        _display.update(_display.task, total=1, completed=done)
 
 
 def stop(kept: str) -> NoReturn:
@@ -101,36 +140,6 @@ def keeping(path: Path, what: str) -> Iterator[None]:
         if path.exists():
             stop(f"{path} holds {what}")
         raise
-
-
-@contextmanager
-def progress(task: str, total: float) -> Iterator[Callable[[float], None]]:
-    """Show a bar with the time left, on stderr; yields a function to call with the number done so far."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    rest()
-    if not err.is_interactive:
-        err.print(escape(f"{task} ..."))  # a bar that nobody sees move says no more than this
-    try:
-        with Progress(
-            *columns, console=err, transient=True, disable=not err.is_interactive, redirect_stdout=False
-        ) as bar:
-            handle = bar.add_task(task, total=total)
-            yield lambda done: bar.update(handle, completed=done)
-    finally:
-        _go_on()
-
-
-def announce(step: int, steps: int, what: str) -> None:
-    """Show that a step begins: ``[2/5] fold ...``."""
-    err.print(escape(f"[{step}/{steps}] {what} ..."))
-    _go_on(what)
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:

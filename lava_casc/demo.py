@@ -117,6 +117,7 @@ def _export(checkpoint: Path) -> None:
     console.err.print(f"$ python {shown} {checkpoint}")
     # The script shall import this very lava_casc, installed or not.
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    console.rest()
     done = subprocess.run([sys.executable, shown, str(checkpoint)], env={**os.environ, "PYTHONPATH": path})
     if done.returncode:
         sys.exit(done.returncode)

@@ -175,9 +175,15 @@ def convert(
 
 
 def convert_checkpoint(
-    checkpoint: Checkpoint, options: Options, on_step: OnStep = lambda i, n, name: None
+    checkpoint: Checkpoint,
+    options: Options,
+    on_step: OnStep = lambda i, n, name: None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Conversion:
-    """Run the steps from a checkpoint to a verified integer network; `on_step` is told of each before it starts."""
+    """Run the steps from a checkpoint to a verified integer network.
+
+    `on_step` is told of each before it starts, and `progress` which share of the verification is done.
+    """
 
     def announce(name: str) -> None:
         on_step(STEPS.index(name) + 1, len(STEPS), name)
@@ -194,7 +200,7 @@ def convert_checkpoint(
     tried, samples = (schedule, options.verify) if options.verify is not None else affordable(network, schedule)
     if samples:
         announce("verify")
-    verification = verify(network, folded, checkpoint, tried, samples) if samples else None
+    verification = verify(network, folded, checkpoint, tried, samples, progress) if samples else None
     return Conversion(network, schedule, hardware, report, verification)
 
 
@@ -204,6 +210,7 @@ def export(
     options: Options,
     *,
     on_step: OnStep = lambda i, n, name: None,
+    progress: Callable[[float], None] = lambda share: None,
     spec: InputSpec | None = None,
     allow_pickle: bool = False,
 ) -> Conversion:
@@ -212,7 +219,7 @@ def export(
 
     on_step(1, len(STEPS), "trace")
     checkpoint = load_checkpoint(path, allow_pickle=allow_pickle, spec=spec)
-    conversion = convert_checkpoint(checkpoint, options, on_step)
+    conversion = convert_checkpoint(checkpoint, options, on_step, progress)
     if options.staircase:
         from lava_casc.loihi.staircase import check_staircase
 
@@ -259,6 +266,7 @@ def verify(
     checkpoint: Checkpoint,
     schedule: WakeSleepSchedule,
     samples: int,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Verification:
     """Run spikes and the integer network on a few images and compare every count and every logit.
 
@@ -269,7 +277,7 @@ def verify(
     """
     images, source = _images(checkpoint, samples)
     truth = forward(network, images)
-    record = simulate(network, images, schedule)
+    record = simulate(network, images, schedule, progress=lambda done: progress(done / len(images)))
     sure = record.certified
     for name, counts in truth.counts.items():
         if not np.array_equal(counts[sure], record.counts[name][sure]):

@@ -10,6 +10,7 @@ import typer
 
 from lava_casc import console
 from lava_casc.cli.options import AsJson, DataDir, Debug, Download, check_writable
+from lava_casc.cli.samples import read_dataset
 from lava_casc.cli.train import Device, print_epoch
 from lava_casc.errors import CascError, DataError
 
@@ -65,7 +66,6 @@ def calibrate(
     """Make a CQReLU network of one with plain ReLU, from a few hundred samples; score it in float and as integers."""
     from lava_casc.frontend import Calibration, load_checkpoint
     from lava_casc.frontend.calibrate import spread
-    from lava_casc.training import load_dataset
 
     chosen = _levels(levels)
     paths = {n: _path(output or model, n, exact=output is not None and len(chosen) == 1) for n in chosen}
@@ -74,7 +74,7 @@ def calibrate(
         if path.resolve() == model.resolve():
             raise CascError(f"{path}: the calibrated checkpoint would replace the model. Give another -o.")
     checkpoint = load_checkpoint(model)
-    dataset = _dataset(model, checkpoint, data, lambda name: load_dataset(name, data_dir, download))
+    dataset = _dataset(model, checkpoint, data, lambda name: read_dataset(name, data_dir, download))
     images = dataset.train_images[spread(len(dataset.train_images), samples)]
     tested = dataset.test_images[:test_samples], dataset.test_labels[:test_samples]
     found: dict[str, Any] = {
@@ -199,7 +199,8 @@ def scored(checkpoint: Checkpoint, images: NDArray, labels: NDArray) -> dict[str
     from lava_casc.pipeline import Options, convert_checkpoint
     from lava_casc.reference import logits
 
-    conversion = convert_checkpoint(checkpoint, Options())
+    with console.progress("verifying", 1) as bar:
+        conversion = convert_checkpoint(checkpoint, Options(), progress=bar)
     assert conversion.verification is not None
     with console.progress(f"integers, L = {conversion.network.levels}", len(images)) as bar:
         answers = logits(conversion.network, images, bar).argmax(1)

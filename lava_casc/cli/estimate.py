@@ -153,8 +153,15 @@ def _others(network: IntegerNetwork, hardware: Hardware) -> list[str]:
     from lava_casc.hardware import read_hardware, shipped_configs
     from lava_casc.mapping import place
 
-    others = {name: read_hardware(name) for name in shipped_configs() if name not in ("template", hardware.name)}
-    return [name for name, other in others.items() if other.core is None or not place(network, other).problems]
+    others = [name for name in shipped_configs() if name not in ("template", hardware.name)]
+    found = []
+    with console.progress("other targets", len(others)) as bar:
+        for done, name in enumerate(others, 1):
+            other = read_hardware(name)
+            if other.core is None or not place(network, other).problems:
+                found.append(name)
+            bar(done)
+    return found
 
 
 def _draw(placement: Placement, path: Path) -> None:

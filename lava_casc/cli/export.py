@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from lava_casc import console
 from lava_casc.cli.options import AsJson, Debug, MaxBurst, Mode, Preset, mode_of
 from lava_casc.errors import CascError
-
-if TYPE_CHECKING:
-    pass
 
 
 @console.reports_errors
@@ -74,7 +71,9 @@ def export(
         weight_bits, not per_layer, levels, chosen, wake_steps, sleep_steps, hw, verify, staircase, max_burst
     )
     spec = None if input_shape is None else InputSpec(_shape(input_shape))
-    conversion = pipeline.export(model, output, options, on_step=console.announce, spec=spec, allow_pickle=allow_pickle)
+    conversion = pipeline.export(
+        model, output, options, on_step=console.announce, progress=console.share, spec=spec, allow_pickle=allow_pickle
+    )
     summary = {**pipeline.summary(conversion), "file": str(output), "bytes": output.stat().st_size}
     if report is not None:
         pipeline.write_json(report, summary)

@@ -11,6 +11,7 @@ import typer
 
 from lava_casc import console
 from lava_casc.cli.options import DataDir, Debug, Download, check_writable
+from lava_casc.cli.samples import read_dataset
 from lava_casc.errors import CascError, DataError
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a network of CQReLU, or of ReLU, and save it as a checkpoint; its state is kept after every epoch."""
-    from lava_casc.training import ResidualError, load_dataset, train_checkpoint
+    from lava_casc.training import ResidualError, train_checkpoint
 
     check_writable(output)
     _check_options(context, task, activation)
@@ -147,7 +148,7 @@ def train(
         return
     if size is not None and size[0] != size[1]:
         raise DataError(f"--image-size {image_size}: images of classes are square. Give one number.")
-    dataset = load_dataset(data, data_dir, download, None if size is None else size[0])
+    dataset = read_dataset(data, data_dir, download, None if size is None else size[0])
     with _training(output) as bar:
         result = train_checkpoint(
             output,
