@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import functools
 import json
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from rich.cells import cell_len
@@ -178,7 +182,7 @@ def reports_errors(command: Command) -> Command:
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         try:
-            with working(command.__name__.strip("_")):
+            with _interruptible(), working(command.__name__.strip("_")):
                 return command(*args, **kwargs)
         except KeyboardInterrupt:
             err.print("interrupted")
@@ -189,7 +193,36 @@ def reports_errors(command: Command) -> Command:
             if isinstance(error, CascError):
                 err.print(f"error: {escape(' '.join(str(error).split()))}")
                 sys.exit(2)
-            err.print(escape(f"{type(error).__name__}: {error}. This is a bug in lava_casc; --debug shows where."))
+            err.print(
+                escape(
+                    f"{type(error).__name__}: {error}. This is a bug in lava_casc; --debug shows where. "
+                    "Please report it with that and what lava-casc doctor --json prints."
+                )
+            )
             sys.exit(1)
 
     return wrapper  # type: ignore[return-value]
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of an import: in the middle of one, libraries swallow it, or stumble over it."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        place = frame
+        while place is not None:
+            if place.f_code.co_filename.startswith("<frozen importlib"):
+                threading.Timer(0.1, _thread.interrupt_main).start()  # and look again
+                return
+            place = place.f_back
+        signal.default_int_handler(number, frame)
+
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # a shell lets its background jobs ignore it, and a program that calls a command may have its own
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -52,7 +52,7 @@ def demo(
 
     torch.set_num_threads(1)  # a network this small gains nothing from more
     with console.progress(f"training on {len(dataset.train_images)} handwritten digits", 1) as bar:
-        train_checkpoint(checkpoint, dataset, progress=bar)
+        train_checkpoint(checkpoint, dataset, resume=True, progress=bar)  # where a demo was interrupted
     _export(checkpoint)
     network, schedule = (found := netx.read_file(file)).network, found.schedule
     truth = forward(network, images).logits

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lava_casc import console
-from lava_casc.cli.options import AsJson, DataDir, Debug, Download, check_writable
+from lava_casc.cli.options import DATA_SETS, AsJson, DataDir, Debug, Download, among, check_writable
 from lava_casc.cli.samples import read_dataset
 from lava_casc.cli.train import Device, print_epoch
 from lava_casc.errors import CascError, DataError
@@ -27,7 +27,12 @@ Method = Literal["percentile", "mse", "distribution"]
 def calibrate(
     model: Annotated[Path, typer.Argument(help="A checkpoint of a network with ReLU: lava_casc.save_model wrote it.")],
     data: Annotated[
-        str | None, typer.Option("--data", help="By default the data set that MODEL says it was trained on.")
+        str | None,
+        typer.Option(
+            "--data",
+            help="By default the data set that MODEL says it was trained on.",
+            autocompletion=among(lambda: DATA_SETS),
+        ),
     ] = None,
     data_dir: DataDir = None,
     download: Download = False,

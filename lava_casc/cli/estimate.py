@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lava_casc import console
-from lava_casc.cli.options import AsJson, Debug, check_writable
+from lava_casc.cli.options import AsJson, Debug, Target, check_writable
 
 if TYPE_CHECKING:
     from lava_casc.hardware import Hardware
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 @console.reports_errors
 def estimate(
     network: Annotated[Path, typer.Argument(help="A network file: lava-casc export wrote it.")],
-    hw: Annotated[
-        str, typer.Option("--hw", help="The target: a file, or the name of one in hw_configs/.")
-    ] = "loihi2_oheo_gulch",
+    hw: Target = "loihi2_oheo_gulch",
     step_us: Annotated[
         float | None, typer.Option("--step-us", min=0.0, help="How long a step takes, in microseconds, for latencies.")
     ] = None,

@@ -14,6 +14,8 @@ import lava_casc
 from lava_casc import console
 from lava_casc.cli.engines import Runner, print_not_certified, schedule_of
 from lava_casc.cli.options import (
+    DATA_SETS,
+    METHODS,
     AsJson,
     DataDir,
     Debug,
@@ -22,6 +24,9 @@ from lava_casc.cli.options import (
     MaxBurst,
     Mode,
     Preset,
+    SleepSteps,
+    WakeSteps,
+    among,
     check_writable,
     mode_of,
 )
@@ -47,7 +52,12 @@ def evaluate(
         Path | None, typer.Option("--network", help="What export made of it; by default MODEL is converted anew.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="Classification: by default the data set that MODEL was trained on.")
+        str | None,
+        typer.Option(
+            "--data",
+            help="Classification: by default the data set that MODEL was trained on.",
+            autocompletion=among(lambda: DATA_SETS),
+        ),
     ] = None,
     data_dir: DataDir = None,
     download: Download = False,
@@ -64,10 +74,8 @@ def evaluate(
     mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file, or unary.")] = None,
     max_burst: MaxBurst = None,
     preset: Preset = None,
-    wake_steps: Annotated[int | None, typer.Option("--wake-steps", min=1)] = None,
-    sleep_steps: Annotated[
-        int | None, typer.Option("--sleep-steps", min=0, help="Too few, and samples are not certified.")
-    ] = None,
+    wake_steps: WakeSteps = None,
+    sleep_steps: SleepSteps = None,
     certified: Annotated[
         bool,
         typer.Option("--certified", help="Score silence by one forward pass, and try it on random samples."),
@@ -81,7 +89,9 @@ def evaluate(
     method: Annotated[
         str | None,
         typer.Option(
-            "--method", help="Accuracy over time of methods in the literature: all, or names such as qcfs,srp."
+            "--method",
+            help="Accuracy over time of methods in the literature: all, or names such as qcfs,srp.",
+            autocompletion=among(lambda: METHODS),
         ),
     ] = None,
     steps: Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lava_casc import console
-from lava_casc.cli.options import AsJson, Debug, check_writable
+from lava_casc.cli.options import DATA_SETS, AsJson, Debug, among, check_writable
 from lava_casc.errors import CascError
 
 
@@ -29,7 +29,12 @@ def import_(
         str, typer.Option("--input-scale", help="The network was trained on this times the integers: 1/255, 0.0625.")
     ] = "1/255",
     dataset: Annotated[
-        str | None, typer.Option("--data", help="The data set that it was trained on, for calibrate and evaluate.")
+        str | None,
+        typer.Option(
+            "--data",
+            help="The data set that it was trained on, for calibrate and evaluate.",
+            autocompletion=among(lambda: DATA_SETS),
+        ),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -39,6 +44,8 @@ def import_(
     from lava_casc.frontend.trace import UNQUANTIZED
     from lava_casc.interchange import import_model
 
+    if file.suffix == ".pt":
+        raise CascError(f"{file}: no ONNX file and no program (.pt2). A checkpoint needs no import: lava-casc export.")
     if output is None:
         output = file.with_suffix(".pt")
         if output.exists():  # a network that somebody trained, perhaps

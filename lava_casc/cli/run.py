@@ -12,6 +12,7 @@ import lava_casc
 from lava_casc import console
 from lava_casc.cli.engines import Runner, print_not_certified, schedule_of
 from lava_casc.cli.options import (
+    DATA_SETS,
     AsJson,
     DataDir,
     Debug,
@@ -21,6 +22,9 @@ from lava_casc.cli.options import (
     Precision,
     Preset,
     RunEngine,
+    SleepSteps,
+    WakeSteps,
+    among,
     check_writable,
     mode_of,
 )
@@ -33,7 +37,11 @@ def run(
     network: Annotated[Path, typer.Argument(help="A network file that export wrote.")],
     data: Annotated[
         str | None,
-        typer.Option("--data", help="Run on the test images of digits, fashion-mnist, cifar10, cifar100 or folder."),
+        typer.Option(
+            "--data",
+            help="Run on the test images of digits, fashion-mnist, cifar10, cifar100 or folder.",
+            autocompletion=among(lambda: DATA_SETS),
+        ),
     ] = None,
     data_dir: DataDir = None,
     download: Download = False,
@@ -62,10 +70,8 @@ def run(
     mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file.")] = None,
     max_burst: MaxBurst = None,
     preset: Preset = None,
-    wake_steps: Annotated[int | None, typer.Option("--wake-steps", min=1)] = None,
-    sleep_steps: Annotated[
-        int | None, typer.Option("--sleep-steps", min=0, help="Too few, and samples are not certified.")
-    ] = None,
+    wake_steps: WakeSteps = None,
+    sleep_steps: SleepSteps = None,
     fixed_period: Annotated[
         bool, typer.Option("--fixed-period", help="Lava: sleep to the end, even after the certificate.")
     ] = False,

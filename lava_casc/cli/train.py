@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lava_casc import console
-from lava_casc.cli.options import DataDir, Debug, Download, check_writable
+from lava_casc.cli.options import ARCHITECTURES, DATA_SETS, DataDir, Debug, Download, among, check_writable
 from lava_casc.cli.samples import read_dataset
 from lava_casc.errors import CascError, DataError
 
@@ -62,7 +62,11 @@ def train(
     ] = "classification",
     data: Annotated[
         str,
-        typer.Option("--data", help="digits (comes with scikit-learn), fashion-mnist, cifar10, cifar100 or folder."),
+        typer.Option(
+            "--data",
+            help="digits (comes with scikit-learn), fashion-mnist, cifar10, cifar100 or folder.",
+            autocompletion=among(lambda: DATA_SETS),
+        ),
     ] = "digits",
     data_dir: DataDir = None,
     download: Download = False,
@@ -79,6 +83,7 @@ def train(
             "--architecture",
             help="digits, fashion, resnet20, vgg9, vgg16, or torchvision:NAME; by default the data set's own. "
             "detection: vgg-tiny, vgg-small (the default) or vgg16, torchvision's.",
+            autocompletion=among(lambda: ARCHITECTURES),
         ),
     ] = None,
     width: Annotated[float, typer.Option("--width", min=0.01, help="Factor of all numbers of channels.")] = 1.0,

@@ -40,7 +40,7 @@ def refuse(path, match):
 
 
 def test_missing(path):
-    refuse(path, "no such network file. Write one with lava_casc.write")
+    refuse(path, "no such network file. Write one with lava-casc export")
 
 
 def test_folder(tmp_path):
