@@ -207,12 +207,15 @@ def reports_errors(command: Command) -> Command:
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """Let Ctrl-C wait for the end of an import: in the middle of one, libraries swallow it, or stumble over it."""
+    again = threading.Timer(0, lambda: None)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal again
         place = frame
         while place is not None:
             if place.f_code.co_filename.startswith("<frozen importlib"):
-                threading.Timer(0.1, _thread.interrupt_main).start()  # and look again
+                again = threading.Timer(0.05, _thread.interrupt_main)
+                again.start()
                 return
             place = place.f_back
         signal.default_int_handler(number, frame)
@@ -225,4 +228,5 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     finally:
+        again.cancel()
         signal.signal(signal.SIGINT, signal.default_int_handler)
