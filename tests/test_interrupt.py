@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -89,17 +90,18 @@ def test_threads_do_not_go_on_with_what_nobody_waits_for(digits, monkeypatch):
     begun = []
     monkeypatch.setattr(simulation._Runner, "_layer", _counting(simulation._Runner._layer, begun))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    lava_casc.simulate(network, images, batch_size=2)
-    whole = len(begun)
+    lava_casc.simulate(network, images, batch_size=60)
+    layers = len(begun)
     begun.clear()
     with pytest.raises(KeyboardInterrupt):
-        lava_casc.simulate(network, images, batch_size=2, progress=_stop_at(2))
-    assert len(begun) < whole / 2
+        lava_casc.simulate(network, images, batch_size=10, progress=_stop_at(1))
+    assert len(begun) < 3 * layers, "two threads take two batches through all layers, and give up the third"
 
 
 def _counting(method, calls):
     def counted(*arguments):
         calls.append(1)
+        time.sleep(0.05)  # so that the threads keep pace
         return method(*arguments)
 
     return counted

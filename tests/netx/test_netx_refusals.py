@@ -44,7 +44,7 @@ def test_missing(path):
 
 
 def test_folder(tmp_path):
-    refuse(tmp_path, "cannot be read")
+    refuse(tmp_path, "is a folder. Give the path of a network file")
 
 
 def test_path_through_a_file(path):
