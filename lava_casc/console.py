@@ -1,42 +1,55 @@
-"""What the command line and the demo show: progress with time left, tables, one line for an error."""
+"""What the command line and the demo show: progress with time left, tables, one line for an error, and Ctrl-C."""
 
 from __future__ import annotations
 
+import _thread
 import functools
 import json
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
+    SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from lava_casc.errors import CascError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-#: Results go to stdout, everything about how it goes to stderr. Colours and bars are for a terminal, whatever a program
-#: that reads the output, such as a notebook, has put into FORCE_COLOR.
-out = Console(highlight=False, soft_wrap=True, force_terminal=sys.stdout.isatty())
-err = Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=sys.stderr.isatty())
+#: Seconds without a word until a spinner shows that something goes on.
+PATIENCE = 1.0
 
 
-@contextmanager
-def progress(task: str, total: float) -> Iterator[Callable[[float], None]]:
-    """Show a bar with the time left, on stderr; yields a function to call with the number done so far."""
-    columns = (
+class _Out(Console):
+    """Where results go; nothing moves beside them."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        rest()
+        super().print(*objects, **options)
+
+
+class _Display(Progress):
+    """What goes on at present: a bar with the time left, or, where nobody knows how much there is, a spinner."""
+
+    BAR = (
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
@@ -44,16 +57,93 @@ def progress(task: str, total: float) -> Iterator[Callable[[float], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    if not err.is_terminal:
+    SPINNER = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+
+    def __init__(self, name: str) -> None:
+        super().__init__(console=err, transient=True, disable=not err.is_interactive, redirect_stdout=False)
+        self.name = name
+        self.show(name)
+
+    def show(self, what: str, total: float | None = None) -> None:
+        """Begin with something else."""
+        for task in self.task_ids:
+            self.remove_task(task)
+        self.task = self.add_task(escape(what), total=total)
+        self.start()
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Return what is drawn ten times a second."""
+        for task in self.tasks:
+            self.columns = self.SPINNER if task.total is None else self.BAR
+            patient = task.total is None and (task.elapsed or 0) < PATIENCE
+            yield Text() if patient else self.make_tasks_table([task])
+
+
+#: Results go to stdout, everything about how it goes to stderr. Colours and bars are for a terminal, whatever a program
+#: that reads the output, such as a notebook, has put into FORCE_COLOR.
+out = _Out(highlight=False, soft_wrap=True, force_terminal=sys.stdout.isatty())
+err = Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=sys.stderr.isatty())
+_display: _Display | None = None
+
+
+@contextmanager
+def working(task: str) -> Iterator[_Display]:
+    """Show on stderr that a task goes on, until there are results; within, `progress` and `announce` say more."""
+    global _display
+    try:
+        with _Display(task) as _display:
+            yield _display
+    finally:
+        _display = None
+
+
+def rest() -> None:
+    """Show nothing until something else begins: what comes now shows by itself that something goes on."""
+    if _display is not None:
+        _display.stop()
+
+
+@contextmanager
+def progress(task: str, total: float) -> Iterator[Callable[[float], None]]:
+    """Show a bar with the time left; yields a function to call with the number done so far."""
+    if not err.is_interactive:
         err.print(escape(f"{task} ..."))  # a bar that nobody sees move says no more than this
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        handle = bar.add_task(task, total=total)
-        yield lambda done: bar.update(handle, completed=done)
+    with nullcontext(_display) if _display is not None else working(task) as display:
+        display.show(task, total)
+        try:
+            yield lambda done: display.update(display.task, completed=done)
+        finally:
+            display.show(display.name)
 
 
 def announce(step: int, steps: int, what: str) -> None:
     """Show that a step begins: ``[2/5] fold ...``."""
     err.print(escape(f"[{step}/{steps}] {what} ..."))
+    if _display is not None:
+        _display.show(what)
+
+
+def share(done: float) -> None:
+    """Show which share is done of what goes on, where that turns out to be known."""
+    if _display is not None:
+        _display.update(_display.task, total=1, completed=done)
+
+
+def stop(kept: str) -> NoReturn:
+    """End a command that Ctrl-C has interrupted, and say what is kept of it."""
+    err.print(escape(f"interrupted: {kept}"))
+    sys.exit(130)
+
+
+@contextmanager
+def keeping(path: Path, what: str) -> Iterator[None]:
+    """Say what `path` holds, if it is there, where Ctrl-C ends what is within."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if path.exists():
+            stop(f"{path} holds {what}")
+        raise
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
@@ -92,7 +182,8 @@ def reports_errors(command: Command) -> Command:
     @functools.wraps(command)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            with _interruptible(), working(command.__name__.strip("_")):
+                return command(*args, **kwargs)
         except KeyboardInterrupt:
             err.print("interrupted")
             sys.exit(130)
@@ -102,7 +193,40 @@ def reports_errors(command: Command) -> Command:
             if isinstance(error, CascError):
                 err.print(f"error: {escape(' '.join(str(error).split()))}")
                 sys.exit(2)
-            err.print(escape(f"{type(error).__name__}: {error}. This is a bug in lava_casc; --debug shows where."))
+            err.print(
+                escape(
+                    f"{type(error).__name__}: {error}. This is a bug in lava_casc; --debug shows where. "
+                    "Please report it with that and what lava-casc doctor --json prints."
+                )
+            )
             sys.exit(1)
 
     return wrapper  # type: ignore[return-value]
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of an import: in the middle of one, libraries swallow it, or stumble over it."""
+    again = threading.Timer(0, lambda: None)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal again
+        place = frame
+        while place is not None:
+            if place.f_code.co_filename.startswith("<frozen importlib"):
+                again = threading.Timer(0.05, _thread.interrupt_main)
+                again.start()
+                return
+            place = place.f_back
+        signal.default_int_handler(number, frame)
+
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # a shell lets its background jobs ignore it, and a program that calls a command may have its own
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        again.cancel()
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -52,7 +52,7 @@ def demo(
 
     torch.set_num_threads(1)  # a network this small gains nothing from more
     with console.progress(f"training on {len(dataset.train_images)} handwritten digits", 1) as bar:
-        train_checkpoint(checkpoint, dataset, progress=bar)
+        train_checkpoint(checkpoint, dataset, resume=True, progress=bar)  # where a demo was interrupted
     _export(checkpoint)
     network, schedule = (found := netx.read_file(file)).network, found.schedule
     truth = forward(network, images).logits
@@ -117,6 +117,7 @@ def _export(checkpoint: Path) -> None:
     console.err.print(f"$ python {shown} {checkpoint}")
     # The script shall import this very lava_casc, installed or not.
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    console.rest()
     done = subprocess.run([sys.executable, shown, str(checkpoint)], env={**os.environ, "PYTHONPATH": path})
     if done.returncode:
         sys.exit(done.returncode)

@@ -1,4 +1,6 @@
-"""What this machine has and lacks for each part of lava_casc, and in one sentence what to do about it.
+"""What this machine has and lacks for each part of lava_casc, what to do about it, and what to do next.
+
+It names nobody: a bug report may hold all of it.
 
 Lava is looked for but never imported: that is reserved to `lava_casc.loihi`, and takes seconds.
 """
@@ -14,7 +16,8 @@ import shutil
 import subprocess
 import sys
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -55,6 +58,7 @@ class _Package:
 
 
 _EVERYTHING = "Needed for everything: `pip install -e .` in the repository."
+_DETECTION = "Needed for detection: `pip install -e '.[detection]'` in the repository."
 _FILES = "Needed for network files: `pip install -e .` in the repository."
 _LAVA = "Needed to run in Lava: `make demo` in the repository installs it, with Python 3.10."
 _DATA_SETS = "Needed for its data sets: `pip install -e '.[data]'` in the repository."
@@ -65,6 +69,8 @@ PACKAGES = (
     _Package("numpy", "numpy", ">=1.24", _EVERYTHING),
     _Package("torch", "torch", ">=2.3", _EVERYTHING),
     _Package("h5py", "h5py", ">=3.7", _FILES),
+    _Package("pydantic", "pydantic", ">=2", _EVERYTHING),
+    _Package("jinja2", "jinja2", ">=3", _EVERYTHING),
     _Package("lava-nc", "lava.magma", "==0.10.0", _LAVA),
     _Package("lava-dl", "lava.lib.dl", "==0.6.0", _LAVA),
     _Package("torchvision", "torchvision", ">=0.18", _DATA_SETS),
@@ -73,6 +79,21 @@ PACKAGES = (
     _Package("onnx", "onnx", ">=1.20", _FORMATS),
     _Package("onnx2torch", "onnx2torch", ">=1.5.15", _FORMATS),
     _Package("nir", "nir", ">=1.0.8", _FORMATS),
+    _Package("torchmetrics", "torchmetrics", ">=1.4", _DETECTION),
+    _Package("pycocotools", "pycocotools", ">=2.0.7", _DETECTION),
+)
+#: What a bug may come from, too.
+OTHERS = ("typer", "click", "rich", "scipy", "pillow", "setuptools", "threadpoolctl")
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+    "PYTHONPATH",
+    "TERM",
+    "SLURM",
+    "PARTITION",
+    "LOIHI_GEN",
+    UCODE,
 )
 
 
@@ -101,11 +122,20 @@ def diagnose(*, slurm_timeout: float = 5.0) -> list[Check]:
         Always the same checks in the same order.
     """
     torch = _import_torch()
-    return [
-        Check("lava_casc", "ok", f"{lava_casc.__version__} in {Path(lava_casc.__file__).parent}", ""),
+    checks = [
+        Check(
+            "lava_casc", "ok", f"{lava_casc.__version__}, {_origin(Path(lava_casc.__file__).resolve().parents[1])}", ""
+        ),
         Check("system", "ok", platform.platform(), ""),
         _check_python(),
         *(_check_package(package, torch) for package in PACKAGES),
+        Check(
+            "other packages",
+            "ok",
+            _listed({name: version for name, version in versions(*OTHERS).items() if name in OTHERS}),
+            "",
+        ),
+        Check("environment", "ok", _listed({name: os.environ[name] for name in VARIABLES if name in os.environ}), ""),
         _check_extension(),
         _check_slurm(slurm_timeout),
         _check_cuda(torch),
@@ -117,6 +147,54 @@ def diagnose(*, slurm_timeout: float = 5.0) -> list[Check]:
             "Take a first run on a chip for an experiment: compare its counts with those of the simulator.",
         ),
     ]
+    return [replace(check, found=_nameless(check.found), remedy=_nameless(check.remedy)) for check in checks]
+
+
+def outlook(checks: Sequence[Check]) -> str:
+    """Return in one line what works here, what does not, and what to do next: the first thing first."""
+    bad = {check.name: check for check in checks if check.status != "ok"}
+    vital = [check for check in bad.values() if check.remedy in (_EVERYTHING, _FILES)]
+    if vital:
+        return f"Nothing works yet, for want of {vital[0].name}. Next: pip install -e . in the repository."
+    parts = {
+        "training on digits": ("scikit-learn",),
+        "other data sets": ("torchvision",),
+        "plots": ("matplotlib",),
+        "ONNX and NIR": ("onnx", "onnx2torch", "nir"),
+        "detection": ("torchvision", "torchmetrics", "pycocotools"),
+        "Lava": ("lava-nc", "lava-dl"),
+    }
+    lacking = [part for part, packages in parts.items() if bad.keys() & {*packages}]
+    works = ["conversion and the reference engine", *(part for part in parts if part not in lacking)]
+    if "training on digits" in lacking:
+        then = "pip install -e '.[data,plot]' in the repository, then lava-casc train"
+    else:
+        then = "lava-casc train" if "Lava" in lacking else "make demo in the repository, or lava-casc train"
+    without = f" Not here: {', '.join(lacking)}; the table says how to get them." if lacking else ""
+    return f"Works here: {', '.join(works)}.{without} Next: {then}."
+
+
+def _origin(home: Path) -> str:
+    """Return whether this is a checkout, and of which commit."""
+    if not (home / ".git").exists():
+        return "installed"
+    answer = ""
+    if git := shutil.which("git"):
+        command = [git, "-C", str(home), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        answer = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout.strip()
+    return f"a checkout at {answer}" if answer else "a checkout"
+
+
+def _listed(values: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items()) or "nothing that matters"
+
+
+def _nameless(text: str) -> str:
+    """Return a text without the names of the user and of the machine."""
+    for name, shown in ((str(Path.home()), "~"), (platform.node(), "HOST"), (os.environ.get("USER", ""), "USER")):
+        if len(name) > 1 and name != "/":
+            text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", shown, text)
+    return text
 
 
 def _import_torch() -> ModuleType | ImportError | OSError:

@@ -15,8 +15,8 @@ from torch import nn
 from lava_casc.errors import DataError
 from lava_casc.frontend import real_outputs
 from lava_casc.network import IntegerNetwork
-from lava_casc.record import SpikeRecord
-from lava_casc.reference import forward
+from lava_casc.record import SpikeRecord, kept
+from lava_casc.reference import logits
 
 #: The three forms of one network, in the order in which they are made.
 FORMS = ("float", "integer", "spikes")
@@ -44,7 +44,7 @@ class Evaluation:
     samples : int
         How many there were.
     interrupted : bool
-        Whether there were to be more: all of this is of the batches that were complete by then.
+        Whether there were to be more: all of this is of the samples that were finished by then.
     """
 
     scores: dict[str, Scores]
@@ -66,6 +66,7 @@ class _Batch:
     record: SpikeRecord | None
     mismatched: int
     seconds: dict[str, float]
+    interrupted: bool
 
 
 def evaluate(
@@ -83,7 +84,7 @@ def evaluate(
 
     A certified sample has the integer network's outputs, bit for bit. Where a schedule is proven to end in silence, the
     score of the spikes is thus that of the integers, at the price of one pass through the network; `simulated` then
-    chooses samples on which it is tried. An interruption (Ctrl-C) ends it with the batches that are complete; before
+    chooses samples on which it is tried. An interruption (Ctrl-C) ends it with the samples that are finished; before
     the first of them with spikes it goes through to the caller.
 
     Parameters
@@ -122,6 +123,9 @@ def evaluate(
             found.append(
                 _batch(model, network, samples, chosen, predict, _running(run, partial(_shifted, progress, done)))
             )
+            interrupted = found[-1].interrupted
+            if interrupted:
+                break
             done += len(samples)
             progress(done)
     except KeyboardInterrupt:
@@ -155,9 +159,21 @@ def _batch(
     started = time.perf_counter()
     real = real_outputs(model, samples, network.input)
     after_float = time.perf_counter()
-    truth = forward(network, samples).logits
+    truth = logits(network, samples)
     after_integer = time.perf_counter()
-    record = run(samples[chosen]) if len(chosen) else None
+    computed, interrupted = len(samples), False
+    record: SpikeRecord | None = None
+    try:
+        if len(chosen):
+            record = run(samples[chosen])
+    except KeyboardInterrupt as stop:
+        record, interrupted = kept(stop), True
+        if record is None:
+            raise
+        if len(record) < len(chosen):  # all three forms are of the same samples
+            whole = chosen[len(record)]
+            samples, truth, real = samples[:whole], truth[:whole], [output[:whole] for output in real]
+            chosen = chosen[: len(record)]
     after_spikes = time.perf_counter()
     phases = samples.shape[1] if network.is_recurrent else 1
     integer = list(network.outputs(truth, phases).values())
@@ -171,10 +187,11 @@ def _batch(
         record,
         0 if record is None else int((record.logits != truth[chosen]).sum()),
         {
-            "float": after_float - started,
-            "integer": after_integer - after_float,
+            "float": (after_float - started) * len(samples) / computed,
+            "integer": (after_integer - after_float) * len(samples) / computed,
             "spikes": after_spikes - after_integer,
         },
+        interrupted,
     )
 
 

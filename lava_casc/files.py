@@ -11,6 +11,15 @@ from typing import Any
 
 from lava_casc.errors import CascError
 
+#: What every network file starts with, whatever its version.
+NETWORK = b"lava_casc network"
+
+
+def is_network(path: Path) -> bool:
+    """Return whether a file begins as those that `lava_casc.write` writes."""
+    with path.open("rb") as file:
+        return file.read(len(NETWORK)) == NETWORK
+
 
 @contextmanager
 def replacing(path: str | Path, error: type[CascError]) -> Iterator[Path]:

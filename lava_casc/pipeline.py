@@ -186,16 +186,21 @@ def convert(
 
 
 def convert_checkpoint(
-    checkpoint: Checkpoint, options: Options, on_step: OnStep = lambda i, n, name: None
+    checkpoint: Checkpoint,
+    options: Options,
+    on_step: OnStep = lambda i, n, name: None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Conversion:
-    """Run the steps from a checkpoint to a verified integer network; `on_step` is told of each before it starts.
+    """Run the steps from a checkpoint to a verified integer network.
 
     Parameters
     ----------
     checkpoint : Checkpoint
     options : Options
     on_step : callable
-        Called with the step's number, how many there are, and its name.
+        Called before each step with its number, how many there are, and its name.
+    progress : callable
+        Called with the share of the verification that is done.
 
     Returns
     -------
@@ -217,7 +222,7 @@ def convert_checkpoint(
     tried, samples = (schedule, options.verify) if options.verify is not None else affordable(network, schedule)
     if samples:
         announce("verify")
-    verification = verify(network, folded, checkpoint, tried, samples) if samples else None
+    verification = verify(network, folded, checkpoint, tried, samples, progress) if samples else None
     return Conversion(network, schedule, hardware, report, verification)
 
 
@@ -227,6 +232,7 @@ def export(
     options: Options,
     *,
     on_step: OnStep = lambda i, n, name: None,
+    progress: Callable[[float], None] = lambda share: None,
     spec: InputSpec | None = None,
     allow_pickle: bool = False,
     store: Store | None = None,
@@ -238,7 +244,7 @@ def export(
     path : str or Path
     output : str or Path
     options : Options
-    on_step : callable
+    on_step, progress : callable
         As for `convert_checkpoint`.
     spec : InputSpec, optional
         As for `load_checkpoint`.
@@ -254,7 +260,7 @@ def export(
     """
     on_step(1, len(STEPS), "trace")
     checkpoint = load_checkpoint(path, allow_pickle=allow_pickle, spec=spec)
-    conversion = convert_checkpoint(checkpoint, options, on_step)
+    conversion = convert_checkpoint(checkpoint, options, on_step, progress)
     if options.staircase:
         from lava_casc.loihi.staircase import check_staircase
 
@@ -328,6 +334,7 @@ def verify(
     checkpoint: Checkpoint,
     schedule: WakeSleepSchedule,
     samples: int,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Verification:
     """Run spikes and the integer network on a few images and compare every count and every logit.
 
@@ -351,7 +358,7 @@ def verify(
     """
     images, source = _images(checkpoint, samples)
     truth = forward(network, images)
-    record = simulate(network, images, schedule)
+    record = simulate(network, images, schedule, progress=lambda done: progress(done / len(images)))
     sure = record.certified
     for name, counts in truth.counts.items():
         if not np.array_equal(counts[sure], record.counts[name][sure]):

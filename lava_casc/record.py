@@ -1,4 +1,4 @@
-"""`SpikeRecord`: what every run returns, whichever engine it ran on."""
+"""`SpikeRecord`: what every run returns, whichever engine it ran on, also at Ctrl-C."""
 
 from __future__ import annotations
 
@@ -90,3 +90,17 @@ class SpikeRecord:
     def all_certified(self) -> bool:
         """Whether every sample was certified (and there was one)."""
         return len(self) > 0 and bool(self.certified.all())
+
+
+def keep(stop: KeyboardInterrupt, record: SpikeRecord) -> None:
+    """Let a Ctrl-C in the middle of a run carry the record of the first ``len(record)`` samples: those that are over.
+
+    It is as ``record`` among the attributes of the exception, which stays a KeyboardInterrupt: a shell that is in the
+    middle of a loop ends the loop, too, where a program dies of that.
+    """
+    vars(stop)["record"] = record
+
+
+def kept(stop: KeyboardInterrupt) -> SpikeRecord | None:
+    """Return what `keep` let an interruption carry; None where no sample was over."""
+    return vars(stop).get("record")

@@ -284,12 +284,71 @@ def test_every_commands_help_has_an_example_that_it_takes(tmp_path: Path) -> Non
 
 def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("lava-casc")
-    for words, expected in (("lava-casc ev", "evaluate"), ("lava-casc run --pre", "--preset")):
+    for words, expected in (
+        ("lava-casc ev", "evaluate"),
+        ("lava-casc run --pre", "--preset"),
+        ("lava-casc run --engine st", "staircase"),
+        ("lava-casc run --data fa", "fashion-mnist"),
+        ("lava-casc estimate --hw loihi2_k", "loihi2_kapoho_point"),
+        ("lava-casc report --energy lo", "loihi1"),
+    ):
         environment = {"_LAVA_CASC_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
         found = subprocess.run(
             [program], env={**os.environ, **environment}, cwd=tmp_path, capture_output=True, text=True, timeout=120
         )
         assert expected in found.stdout.split(), (found.stdout, found.stderr)
+
+
+@pytest.mark.parametrize(("shell", "words"), [("zsh", "_arguments"), ("fish", "evaluate\t")])
+def test_other_shells_complete_too(tmp_path, shell, words):
+    environment = {
+        "_LAVA_CASC_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": "lava-casc ev",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    program = Path(sys.executable).with_name("lava-casc")
+    found = subprocess.run([program], env={**os.environ, **environment}, cwd=tmp_path, capture_output=True, text=True)
+    assert words in found.stdout
+    assert "evaluate" in found.stdout
+
+
+def test_what_the_shell_completes_is_what_there_is() -> None:
+    from lava_casc.baselines import METHODS
+    from lava_casc.cli import options
+    from lava_casc.training.architectures import ARCHITECTURES
+    from lava_casc.training.data import DATASETS
+
+    assert {*options.DATA_SETS} == {*DATASETS, "folder"}
+    assert {*options.METHODS} == {*METHODS, "all"}
+    assert {*options.ARCHITECTURES} == {*ARCHITECTURES}
+
+
+def test_every_option_has_help_and_every_table_its_json() -> None:
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        options = {option: parameter.help for parameter in command.params for option in parameter.opts}
+        assert all(options.values()), (name, options)
+        assert ("--json" in options) == (name not in ("train", "cancel")), name  # which print no table
+
+
+def test_help_is_a_verb_too(tmp_path: Path) -> None:
+    for words, shown in ((("help",), "Usage: "), (("help", "run"), "A network file that export wrote.")):
+        found = casc(*words, cwd=tmp_path)
+        assert found.returncode == 0, found.stderr
+        assert shown in " ".join(found.stdout.split())
+
+
+def test_a_file_of_another_kind_is_named(folder: Path, tmp_path: Path) -> None:
+    data = ("--data", "digits")
+    failed(casc("export", folder / "model.net", "-o", "x.net", cwd=tmp_path), "a network file, and no checkpoint")
+    failed(casc("evaluate", folder / "model.net", *data, cwd=tmp_path), "a network file, and no checkpoint")
+    failed(casc("export", tmp_path, "-o", "x.net", cwd=tmp_path), "is a folder")
+    failed(casc("estimate", folder / "model.pt", cwd=tmp_path), "as checkpoints are", "lava-casc export")
+    failed(casc("estimate", tmp_path, cwd=tmp_path), "is a folder")
+    failed(casc("import", folder / "model.pt", cwd=tmp_path), "A checkpoint needs no import")
+    failed(casc("import", tmp_path, "-o", "x.pt", cwd=tmp_path), "is a folder")
+    (tmp_path / "noise.pt").write_bytes(b"\x00\x01noise" * 50)
+    failed(noise := casc("export", "noise.pt", cwd=tmp_path), "damaged, or not a checkpoint")
+    assert "weights_only" not in noise.stderr
 
 
 def test_doctor_speaks_json(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def staged(trained, monkeypatch):
 
         monkeypatch.setitem(vars(loihi), "run", fake)
 
-    def train(path, dataset, *, progress):
+    def train(path, dataset, *, resume, progress):
         Path(path).write_bytes((trained / "digits.pt").read_bytes())
         progress(1.0)
 

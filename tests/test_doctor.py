@@ -24,7 +24,7 @@ NAMES = [
     "system",
     "Python",
     *(package.name for package in doctor.PACKAGES),
-    *("lava-loihi", "SLURM", "CUDA", "CPU", "Loihi chip"),
+    *("other packages", "environment", "lava-loihi", "SLURM", "CUDA", "CPU", "Loihi chip"),
 ]
 
 # What the doctor says in an interpreter where the modules of argv[1:] cannot be imported.
@@ -257,3 +257,51 @@ def test_more_threads_than_cores_is_wrong(monkeypatch):
     check = diagnose()["CPU"]
     assert check.status == "wrong"
     assert "OMP_NUM_THREADS" in check.remedy
+
+
+def _outlook(*bad):
+    lacking = {package.name: package.remedy for package in doctor.PACKAGES if package.name in bad}
+    names = [package.name for package in doctor.PACKAGES]
+    return doctor.outlook(
+        [doctor.Check(name, "missing" if name in bad else "ok", "", lacking.get(name, "")) for name in names]
+    )
+
+
+def test_the_outlook_says_the_first_thing_first():
+    everything = _outlook()
+    assert everything.startswith("Works here: conversion and the reference engine, training on digits")
+    assert "Not here" not in everything
+    assert everything.endswith("Lava. Next: make demo in the repository, or lava-casc train.")
+    assert _outlook("h5py", "torch", "lava-nc").startswith(
+        "Nothing works yet, for want of torch. Next: pip install -e ."
+    )
+    without = _outlook("lava-nc", "lava-dl", "matplotlib")
+    assert "Not here: plots, Lava;" in without
+    assert without.endswith("Next: lava-casc train.")
+    assert "Next: pip install -e '.[data,plot]'" in _outlook("scikit-learn", "lava-nc")
+
+
+def test_a_report_names_nobody(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "ada"))
+    monkeypatch.setenv("USER", "ada")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/ada/code:/data/ada/more")
+    monkeypatch.setattr(doctor.platform, "node", lambda: "analytical-engine")
+    monkeypatch.setenv("LAVA_CASC_UCODE", "/net/analytical-engine/cif.bin")
+    checks = diagnose()
+    text = json.dumps([asdict(check) for check in checks.values()])
+    assert "ada" not in text
+    assert "analytical-engine" not in text
+    assert "PYTHONPATH ~/code:/data/USER/more" in checks["environment"].found
+    assert "LAVA_CASC_UCODE /net/HOST/cif.bin" in checks["environment"].found
+
+
+def test_a_report_says_which_commit_and_which_other_packages(tmp_path):
+    assert doctor._origin(tmp_path) == "installed"
+    for command in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a", "commit", "-q", "--allow-empty", "-m", "a"],
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, capture_output=True, text=True).stdout
+    assert doctor._origin(tmp_path) == f"a checkout at {commit[:12]}"
+    assert f"rich {importlib.metadata.version('rich')}" in diagnose()["other packages"].found

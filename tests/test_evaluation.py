@@ -109,8 +109,7 @@ def test_an_interruption_keeps_the_batches_that_are_complete(digits, at):
 def test_ctrl_c_prints_and_writes_what_was_evaluated_so_far(tmp_path, monkeypatch, capsys):
     """The real command in this process, interrupted in its second batch of spikes."""
     from lava_casc import dynamics
-    from lava_casc.cli import evaluate as module
-    from lava_casc.cli import main
+    from lava_casc.cli import engines, main
 
     calls = []
 
@@ -118,10 +117,10 @@ def test_ctrl_c_prints_and_writes_what_was_evaluated_so_far(tmp_path, monkeypatc
         calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return run_on(*arguments)
+        return run(*arguments)
 
-    run_on = module.run_on
-    monkeypatch.setattr(module, "run_on", interrupted)
+    run = engines.Runner.run
+    monkeypatch.setattr(engines.Runner, "run", interrupted)
     monkeypatch.setattr(dynamics, "batches", lambda network, samples, size, most: [slice(0, 5)])
     arguments = ["evaluate", str(MODEL), "--data", "digits", "--samples", "90", "-o", str(tmp_path / "found.json")]
     monkeypatch.setattr(sys, "argv", ["lava-casc", *arguments])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -21,6 +22,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line."""
+    if sys.argv[1:2] == ["help"]:  # of the command that is named, if any
+        sys.argv[1:] = [*sys.argv[2:3], "--help"]
     app()
 
 

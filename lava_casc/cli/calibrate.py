@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lava_casc import console
-from lava_casc.cli.options import AsJson, DataDir, Debug, Download, check_writable
+from lava_casc.cli.options import DATA_SETS, AsJson, DataDir, Debug, Download, among, check_writable
+from lava_casc.cli.samples import read_dataset
 from lava_casc.cli.train import Device, print_epoch
 from lava_casc.errors import CascError, DataError
 
@@ -20,15 +21,18 @@ if TYPE_CHECKING:
     from lava_casc.training import Dataset
 
 Method = Literal["percentile", "mse", "distribution"]
-#: Test images that a network takes at a time; it changes no result.
-TOGETHER = 256
 
 
 @console.reports_errors
 def calibrate(
     model: Annotated[Path, typer.Argument(help="A checkpoint of a network with ReLU: lava_casc.save_model wrote it.")],
     data: Annotated[
-        str | None, typer.Option("--data", help="By default the data set that MODEL says it was trained on.")
+        str | None,
+        typer.Option(
+            "--data",
+            help="By default the data set that MODEL says it was trained on.",
+            autocompletion=among(lambda: DATA_SETS),
+        ),
     ] = None,
     data_dir: DataDir = None,
     download: Download = False,
@@ -67,7 +71,6 @@ def calibrate(
     """Make a CQReLU network of one with plain ReLU, from a few hundred samples; score it in float and as integers."""
     from lava_casc.frontend import Calibration, load_checkpoint
     from lava_casc.frontend.calibrate import spread
-    from lava_casc.training import evaluate, load_dataset
 
     chosen = _levels(levels)
     paths = {n: _path(output or model, n, exact=output is not None and len(chosen) == 1) for n in chosen}
@@ -76,7 +79,7 @@ def calibrate(
         if path.resolve() == model.resolve():
             raise CascError(f"{path}: the calibrated checkpoint would replace the model. Give another -o.")
     checkpoint = load_checkpoint(model)
-    dataset = _dataset(model, checkpoint, data, lambda name: load_dataset(name, data_dir, download))
+    dataset = _dataset(model, checkpoint, data, lambda name: read_dataset(name, data_dir, download))
     images = dataset.train_images[spread(len(dataset.train_images), samples)]
     tested = dataset.test_images[:test_samples], dataset.test_labels[:test_samples]
     found: dict[str, Any] = {
@@ -89,24 +92,34 @@ def calibrate(
         "samples": len(images),
         "test_samples": len(tested[0]),
         "finetune_epochs": finetune_epochs,
-        "relu": evaluate(checkpoint.model, *tested, checkpoint.input.scale),
+        "relu": _float_accuracy(checkpoint, *tested),
         "levels": {},
+        "interrupted": False,
     }
-    for n in chosen:
-        calibration = Calibration(n, method, not per_layer, percentile, not no_bias_correction)
-        about = {"dataset": dataset.name, "calibration_samples": len(images)}
-        made = _calibrated(checkpoint, images, calibration, about)
-        row = scored(made, *tested)
-        if finetune_epochs:
-            made = finetuned(made, dataset, finetune_epochs, learning_rate, seed, device)
-            row |= {f"finetuned_{key}": value for key, value in scored(made, *tested).items()}
-        about = {**made.about, "test_accuracy": row["finetuned_float" if finetune_epochs else "float"]}
-        _save(paths[n], replace(made, about=about))
-        found["levels"][str(n)] = {**row, "file": str(paths[n])}
+
+    def keep(n: int, made: Checkpoint, prefix: str = "") -> None:
+        row = {f"{prefix}{key}": value for key, value in scored(made, *tested).items()}
+        _save(paths[n], replace(made, about={**made.about, "test_accuracy": row[f"{prefix}float"]}))
+        found["levels"][str(n)] = {**found["levels"].get(str(n), {}), **row, "file": str(paths[n])}
+
+    try:
+        for n in chosen:
+            calibration = Calibration(n, method, not per_layer, percentile, not no_bias_correction)
+            about = {"dataset": dataset.name, "calibration_samples": len(images)}
+            made = _calibrated(checkpoint, images, calibration, about)
+            keep(n, made)
+            if finetune_epochs:
+                keep(n, finetuned(made, dataset, finetune_epochs, learning_rate, seed, device), "finetuned_")
+    except KeyboardInterrupt:
+        if not found["levels"]:
+            raise
+        found["interrupted"] = True
     if as_json:
         console.show_json(found)
-        return
-    _print(found)
+    else:
+        _print(found)
+    if found["interrupted"]:
+        console.stop(f"{len(found['levels'])} of {len(chosen)} levels are kept")
 
 
 def _levels(text: str) -> list[int]:
@@ -189,23 +202,26 @@ def scored(checkpoint: Checkpoint, images: NDArray, labels: NDArray) -> dict[str
     The spikes of some examples are run: where one differed from the integers, the conversion would raise.
     """
     from lava_casc.pipeline import Options, convert_checkpoint
-    from lava_casc.reference import forward
-    from lava_casc.training import evaluate
+    from lava_casc.reference import logits
 
-    conversion = convert_checkpoint(checkpoint, Options())
+    with console.progress("verifying", 1) as bar:
+        conversion = convert_checkpoint(checkpoint, Options(), progress=bar)
     assert conversion.verification is not None
-    right = 0
     with console.progress(f"integers, L = {conversion.network.levels}", len(images)) as bar:
-        for start in range(0, len(images), TOGETHER):
-            logits = forward(conversion.network, images[start : start + TOGETHER]).logits
-            right += int((logits.argmax(1) == labels[start : start + TOGETHER]).sum())
-            bar(start + len(logits))
+        answers = logits(conversion.network, images, bar).argmax(1)
     return {
-        "float": evaluate(checkpoint.model, images, labels, checkpoint.input.scale),
-        "integer": right / len(images),
+        "float": _float_accuracy(checkpoint, images, labels),
+        "integer": float((answers == labels).mean()),
         "verified": conversion.verification.samples,
         "certified": conversion.verification.certified,
     }
+
+
+def _float_accuracy(checkpoint: Checkpoint, images: NDArray, labels: NDArray) -> float:
+    from lava_casc.training import evaluate
+
+    with console.progress("float", len(images)) as bar:
+        return evaluate(checkpoint.model, images, labels, checkpoint.input.scale, progress=bar)
 
 
 def _save(path: Path, checkpoint: Checkpoint) -> None:

@@ -9,7 +9,20 @@ import typer
 
 from lava_casc import console
 from lava_casc.cli.engines import schedule_of
-from lava_casc.cli.options import AsJson, DataDir, Debug, Download, Engine, MaxBurst, Mode, Preset, mode_of
+from lava_casc.cli.options import (
+    DATA_SETS,
+    AsJson,
+    DataDir,
+    Debug,
+    Download,
+    Engine,
+    MaxBurst,
+    Mode,
+    Preset,
+    Target,
+    among,
+    mode_of,
+)
 from lava_casc.cli.samples import load_images
 from lava_casc.errors import ClusterError
 
@@ -25,16 +38,17 @@ SHOWN = 20
 @console.reports_errors
 def submit(
     network: Annotated[Path, typer.Argument(help="A network file: lava-casc export wrote it.")],
-    data: Annotated[str | None, typer.Option("--data", help="A data set: its test images.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="A data set: its test images.", autocompletion=among(lambda: DATA_SETS)),
+    ] = None,
     data_dir: DataDir = None,
     download: Download = False,
     images: Annotated[
         Path | None, typer.Option("--images", help="Samples of your own: integers in a .npy file.")
     ] = None,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Only the first so many.")] = None,
-    hw: Annotated[
-        str, typer.Option("--hw", help="The target: a file, or the name of one in hw_configs/.")
-    ] = "loihi2_oheo_gulch",
+    hw: Target = "loihi2_oheo_gulch",
     launcher: Annotated[
         Literal["env", "sbatch"],
         typer.Option("--launcher", help="env: here, with the variables for INRC; sbatch: as a job of SLURM."),
@@ -44,7 +58,7 @@ def submit(
     generation: Annotated[
         str | None, typer.Option("--generation", help="N3B3 or N3C1; by default the target's first.")
     ] = None,
-    engine: Annotated[Engine, typer.Option("--engine")] = "fused",
+    engine: Annotated[Engine, typer.Option("--engine", help="What the host runs: see lava-casc run.")] = "fused",
     mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file.")] = None,
     max_burst: MaxBurst = None,
     preset: Preset = None,
@@ -173,7 +187,8 @@ def collect(
 
     folder = open_folder(path)
     record = merge(folder)
-    wrong = differences(folder, record)
+    with console.progress("integer network", len(record)) as bar:
+        wrong = differences(folder, record, bar)
     result: dict[str, Any] = {
         "folder": str(path),
         "engine": record.engine,

@@ -10,8 +10,8 @@ from lava_casc.cli.options import AsJson, Debug
 
 @console.reports_errors
 def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
-    """Say what is installed, what is missing, and what to do about each."""
-    from lava_casc.doctor import diagnose
+    """Say what is installed, what is missing, what to do about each, and what to do next."""
+    from lava_casc.doctor import diagnose, outlook
 
     checks = diagnose()
     if as_json:
@@ -21,4 +21,8 @@ def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
         "lava-casc doctor",
         ["check", "status", "found", "what to do"],
         [[c.name, c.status, c.found, c.remedy] for c in checks],
+    )
+    console.out.print(outlook(checks))
+    console.out.print(
+        "A bug? Report it with what lava-casc doctor --json prints; it names neither you nor this machine."
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import lava_casc
@@ -11,7 +12,10 @@ from lava_casc.cli.options import Precision, RunEngine
 from lava_casc.errors import DataError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from lava_casc.network import IntegerNetwork
+    from lava_casc.record import SpikeRecord
     from lava_casc.schedule import WakeSleepSchedule
 
 #: What a record calls the engine that certifies nothing.
@@ -35,33 +39,36 @@ def schedule_of(
     return stored if sleep_steps is None else replace(stored, sleep_steps=sleep_steps)
 
 
-def run_on(
-    integer: Any,
-    images: Any,
-    schedule: Any,
-    engine: RunEngine,
-    precision: Precision,
-    until_silent: bool,
-    record: Any,
-    bar: Any,
-) -> Any:
-    """Return the record of a run on the engine that was asked for."""
-    if precision == "float" and engine != "graph":
-        raise DataError(f"--precision float: the {engine} engine computes integers. Use --engine graph.")
-    if engine == "reference":
-        return lava_casc.simulate(integer, images, schedule, record=record, progress=bar)
-    if engine == "staircase":
-        return lava_casc.loihi.run(integer, images, engine=engine, record=record, progress=bar)
-    return lava_casc.loihi.run(
-        integer,
-        images,
-        schedule,
-        engine=engine,
-        precision=precision,
-        record=record,
-        until_silent=until_silent,
-        progress=bar,
-    )
+@dataclass(frozen=True)
+class Runner:
+    """A network on the engine that was asked for."""
+
+    network: IntegerNetwork
+    schedule: WakeSleepSchedule
+    engine: RunEngine
+    precision: Precision = "fixed"
+    until_silent: bool = True
+
+    def __post_init__(self) -> None:
+        if self.precision == "float" and self.engine != "graph":
+            raise DataError(f"--precision float: the {self.engine} engine computes integers. Use --engine graph.")
+
+    @property
+    def name(self) -> str:
+        """What a bar calls it."""
+        return self.engine if self.engine == "staircase" else f"{self.engine} {self.schedule.mode}"
+
+    def run(
+        self, images: NDArray, progress: Callable[[float], None] | None = None, record: Iterable[str] = ()
+    ) -> SpikeRecord:
+        """Return the record of some samples."""
+        how: dict[str, Any] = {"record": record, "progress": progress}
+        if self.engine == "reference":
+            return lava_casc.simulate(self.network, images, self.schedule, **how)
+        if self.engine == "staircase":
+            return lava_casc.loihi.run(self.network, images, engine=self.engine, **how)
+        how |= {"precision": self.precision, "until_silent": self.until_silent}
+        return lava_casc.loihi.run(self.network, images, self.schedule, engine=self.engine, **how)
 
 
 def print_not_certified(result: dict[str, Any]) -> None:

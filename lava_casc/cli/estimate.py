@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lava_casc import console
-from lava_casc.cli.options import AsJson, Debug, check_writable
+from lava_casc.cli.options import AsJson, Debug, Target, check_writable
 
 if TYPE_CHECKING:
     from lava_casc.hardware import Hardware
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 @console.reports_errors
 def estimate(
     network: Annotated[Path, typer.Argument(help="A network file: lava-casc export wrote it.")],
-    hw: Annotated[
-        str, typer.Option("--hw", help="The target: a file, or the name of one in hw_configs/.")
-    ] = "loihi2_oheo_gulch",
+    hw: Target = "loihi2_oheo_gulch",
     step_us: Annotated[
         float | None, typer.Option("--step-us", min=0.0, help="How long a step takes, in microseconds, for latencies.")
     ] = None,
@@ -153,8 +151,15 @@ def _others(network: IntegerNetwork, hardware: Hardware) -> list[str]:
     from lava_casc.hardware import read_hardware, shipped_configs
     from lava_casc.mapping import place
 
-    others = {name: read_hardware(name) for name in shipped_configs() if name not in ("template", hardware.name)}
-    return [name for name, other in others.items() if other.core is None or not place(network, other).problems]
+    others = [name for name in shipped_configs() if name not in ("template", hardware.name)]
+    found = []
+    with console.progress("other targets", len(others)) as bar:
+        for done, name in enumerate(others, 1):
+            other = read_hardware(name)
+            if other.core is None or not place(network, other).problems:
+                found.append(name)
+            bar(done)
+    return found
 
 
 def _draw(placement: Placement, path: Path) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import lava_casc
 from lava_casc import console
-from lava_casc.cli.engines import print_not_certified, run_on, schedule_of
+from lava_casc.cli.engines import Runner, print_not_certified, schedule_of
 from lava_casc.cli.options import (
+    DATA_SETS,
+    METHODS,
     AsJson,
     DataDir,
     Debug,
@@ -21,6 +24,9 @@ from lava_casc.cli.options import (
     MaxBurst,
     Mode,
     Preset,
+    SleepSteps,
+    WakeSteps,
+    among,
     check_writable,
     mode_of,
 )
@@ -46,7 +52,12 @@ def evaluate(
         Path | None, typer.Option("--network", help="What export made of it; by default MODEL is converted anew.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="Classification: by default the data set that MODEL was trained on.")
+        str | None,
+        typer.Option(
+            "--data",
+            help="Classification: by default the data set that MODEL was trained on.",
+            autocompletion=among(lambda: DATA_SETS),
+        ),
     ] = None,
     data_dir: DataDir = None,
     download: Download = False,
@@ -63,10 +74,8 @@ def evaluate(
     mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file, or unary.")] = None,
     max_burst: MaxBurst = None,
     preset: Preset = None,
-    wake_steps: Annotated[int | None, typer.Option("--wake-steps", min=1)] = None,
-    sleep_steps: Annotated[
-        int | None, typer.Option("--sleep-steps", min=0, help="Too few, and samples are not certified.")
-    ] = None,
+    wake_steps: WakeSteps = None,
+    sleep_steps: SleepSteps = None,
     certified: Annotated[
         bool,
         typer.Option("--certified", help="Score silence by one forward pass, and try it on random samples."),
@@ -80,7 +89,9 @@ def evaluate(
     method: Annotated[
         str | None,
         typer.Option(
-            "--method", help="Accuracy over time of methods in the literature: all, or names such as qcfs,srp."
+            "--method",
+            help="Accuracy over time of methods in the literature: all, or names such as qcfs,srp.",
+            autocompletion=among(lambda: METHODS),
         ),
     ] = None,
     steps: Annotated[
@@ -114,6 +125,8 @@ def evaluate(
     from lava_casc.frontend import load_checkpoint
 
     chosen = mode_of(mode, preset, wake_steps)
+    if engine != "reference" and slurm is None:
+        lava_casc.loihi.require_lava()  # before any work
     if output is not None:
         check_writable(output)
     if method is not None:
@@ -164,15 +177,18 @@ def evaluate(
     size = BATCHES * together if engine == "reference" and slurm is None else task.samples
     starts = range(0, task.samples, size)
 
+    runner = Runner(integer, schedule, engine)
+
     def run(images: Any, done: Callable[[float], None]) -> Any:
         if slurm is None:
-            return run_on(integer, images, schedule, engine, "fixed", True, (), done)
+            return runner.run(images, done)
         from lava_casc.cluster import spread
 
         how: dict[str, Any] = {"tasks": tasks, "engine": engine, "partition": partition}
         return spread(slurm, integer, images, schedule, **how, progress=done, tell=console.err.print)
 
-    with console.progress(f"{engine} {schedule.mode}", task.samples) as bar:
+    kept = nullcontext() if slurm is None else console.keeping(slurm, "what was run; the same command runs the rest")
+    with kept, console.progress(runner.name, task.samples) as bar:
         found = score_forms(
             checkpoint.model,
             integer,
@@ -211,8 +227,7 @@ def evaluate(
     else:
         _print_evaluation(result)
     if found.interrupted:
-        console.err.print(f"interrupted: this is of the first {found.samples} of {task.samples} samples")
-        sys.exit(130)
+        console.stop(f"this is of the first {found.samples} of {task.samples} samples")
 
 
 def _trials(

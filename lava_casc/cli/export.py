@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lava_casc import console
-from lava_casc.cli.options import AsJson, Debug, MaxBurst, Mode, Preset, mode_of
+from lava_casc.cli.options import AsJson, Debug, MaxBurst, Mode, Preset, SleepSteps, Target, WakeSteps, mode_of
 from lava_casc.errors import CascError
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ def export(
     ] = None,
     weight_bits: Annotated[int, typer.Option("--weight-bits", min=2, max=16, help="Signed bits of a weight.")] = 8,
     per_layer: Annotated[bool, typer.Option("--per-layer", help="One scale a layer instead of one a channel.")] = False,
-    hw: Annotated[
-        str, typer.Option("--hw", help="Limits to fit: a file or the name of one in hw_configs/.")
-    ] = "loihi2_oheo_gulch",
+    hw: Target = "loihi2_oheo_gulch",
     mode: Annotated[
         Mode | None,
         typer.Option(
@@ -45,12 +43,8 @@ def export(
     ] = None,
     max_burst: MaxBurst = None,
     preset: Preset = None,
-    wake_steps: Annotated[
-        int | None, typer.Option("--wake-steps", min=1, help="By default the levels a burst, or 1 (graded).")
-    ] = None,
-    sleep_steps: Annotated[
-        int | None, typer.Option("--sleep-steps", min=0, help="By default enough for the proven bound.")
-    ] = None,
+    wake_steps: WakeSteps = None,
+    sleep_steps: SleepSteps = None,
     verify: Annotated[
         int | None,
         typer.Option("--verify", min=0, help="Samples to compare spikes and integers on; by default up to 16."),
@@ -94,6 +88,7 @@ def export(
         output,
         options,
         on_step=console.announce,
+        progress=console.share,
         spec=spec,
         allow_pickle=allow_pickle,
         store=_nir_file if is_nir else None,

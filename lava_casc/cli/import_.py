@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lava_casc import console
-from lava_casc.cli.options import AsJson, Debug, check_writable
+from lava_casc.cli.options import DATA_SETS, AsJson, Debug, among, check_writable
 from lava_casc.errors import CascError
 
 
@@ -38,7 +38,12 @@ def import_(
         typer.Option("--input-scale", help="The network was trained on this times the integers; by default 1/255."),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option("--data", help="The data set that it was trained on, for calibrate and evaluate.")
+        str | None,
+        typer.Option(
+            "--data",
+            help="The data set that it was trained on, for calibrate and evaluate.",
+            autocompletion=among(lambda: DATA_SETS),
+        ),
     ] = None,
     hw: Annotated[
         str | None,
@@ -63,6 +68,8 @@ def import_(
         if value is not None:
             known = "a NIR graph says all of its input" if is_nir else "a checkpoint is for any target"
             raise CascError(f"{option} {value}: {known}. Leave {option} out.")
+    if file.suffix == ".pt":
+        raise CascError(f"{file}: no ONNX file and no program (.pt2). A checkpoint needs no import: lava-casc export.")
     if output is None:
         output = file.with_suffix(".net" if is_nir else ".pt")
         if output.exists():  # a network that somebody trained, perhaps

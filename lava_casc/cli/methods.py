@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lava_casc import console
-from lava_casc.cli.samples import training_images
+from lava_casc.cli.samples import read_dataset
 from lava_casc.errors import DataError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def prepared(
     calibrates = any(METHODS[name].calibrates for name in chosen) and not network.is_recurrent
     examples: Any = checkpoint.examples if calibrates else None
     if examples is None and images is not None and calibrates:
-        examples = training_images(*images, CALIBRATED)
+        examples = read_dataset(*images).train_images[:CALIBRATED]
     if examples is not None:
         examples = examples[: max(1, min(CALIBRATED, NEURONS // network.neurons))].astype(np.int64)
         console.err.print(f"calibrating thresholds and biases on {len(examples)} training samples ...")
@@ -92,13 +92,17 @@ def run_methods(
             progress=bar,
             tell=console.err.print,
         )
-    result = {"model": names[0], "data": names[1], "samples": found.samples, **_table(found, times, distance)}
+    interrupted = found.samples < task.samples
+    about = {"model": names[0], "data": names[1], "samples": found.samples, "interrupted": interrupted}
+    result = {**about, **_table(found, times, distance)}
     if output is not None:
         files.write_json(output, result, DataError)
     if as_json:
         console.show_json(result)
-        return
-    _print(result)
+    else:
+        _print(result)
+    if interrupted:
+        console.stop(f"this is of the first {found.samples} of {task.samples} samples")
 
 
 def _table(study: Study, times: list[int], distance: int) -> dict[str, Any]:

@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from lava_casc.errors import CheckpointError, RangeError
+
+#: What the shell completes; tests hold them equal to what there is, which takes seconds to import.
+DATA_SETS = ("digits", "fashion-mnist", "cifar10", "cifar100", "folder")
+ARCHITECTURES = ("digits", "fashion", "resnet20", "vgg9", "vgg16")
+METHODS = ("all", "if-percentile", "qcfs", "opi", "snm", "srp", "calibrated", "parallel")
+
+
+def among(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return what completes a word to one of some names."""
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
+def _targets() -> Iterable[str]:
+    from lava_casc.hardware import shipped_configs
+
+    return shipped_configs()
+
+
+def energy_tables() -> Iterable[str]:
+    """Return the names of the tables that are shipped."""
+    from lava_casc.energy import shipped_energy_tables
+
+    return shipped_energy_tables()
+
+
+Target = Annotated[
+    str,
+    typer.Option(
+        "--hw",
+        help="The target and its limits: a file, or the name of one in hw_configs/.",
+        autocompletion=among(_targets),
+    ),
+]
+
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -27,6 +62,18 @@ Mode = Literal["unary", "burst", "graded"]
 MaxBurst = Annotated[
     int | None,
     typer.Option("--max-burst", min=1, help="The most units in one spike: 2 in bursts, else all levels by default."),
+]
+
+
+WakeSteps = Annotated[
+    int | None,
+    typer.Option("--wake-steps", min=1, help="Steps with input; by default the levels a burst, or 1 (graded)."),
+]
+
+
+SleepSteps = Annotated[
+    int | None,
+    typer.Option("--sleep-steps", min=0, help="By default enough for the proven bound; too few certify nothing."),
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lava_casc import console
-from lava_casc.cli.options import AsJson, Debug, check_writable
+from lava_casc.cli.options import AsJson, Debug, among, check_writable, energy_tables
 from lava_casc.errors import DataError
 
 
@@ -24,7 +24,11 @@ def report(
     ] = None,
     energy: Annotated[
         list[str] | None,
-        typer.Option("--energy", help="A table of energy constants: a shipped name or a TOML file; may be repeated."),
+        typer.Option(
+            "--energy",
+            help="A table of energy constants: a shipped name or a TOML file; may be repeated.",
+            autocompletion=among(energy_tables),
+        ),
     ] = None,
     step_us: Annotated[
         float | None, typer.Option("--step-us", min=0.0, help="How long a step takes, in microseconds, for latencies.")

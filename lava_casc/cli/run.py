@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+import lava_casc
 from lava_casc import console
-from lava_casc.cli.engines import print_not_certified, run_on, schedule_of
+from lava_casc.cli.engines import Runner, print_not_certified, schedule_of
 from lava_casc.cli.options import (
+    DATA_SETS,
     AsJson,
     DataDir,
     Debug,
@@ -20,13 +22,14 @@ from lava_casc.cli.options import (
     Precision,
     Preset,
     RunEngine,
+    SleepSteps,
+    WakeSteps,
+    among,
+    check_writable,
     mode_of,
 )
 from lava_casc.cli.samples import load_images, texts_to_run
 from lava_casc.errors import DataError
-
-if TYPE_CHECKING:
-    pass
 
 
 @console.reports_errors
@@ -34,7 +37,11 @@ def run(
     network: Annotated[Path, typer.Argument(help="A network file that export wrote.")],
     data: Annotated[
         str | None,
-        typer.Option("--data", help="Run on the test images of digits, fashion-mnist, cifar10, cifar100 or folder."),
+        typer.Option(
+            "--data",
+            help="Run on the test images of digits, fashion-mnist, cifar10, cifar100 or folder.",
+            autocompletion=among(lambda: DATA_SETS),
+        ),
     ] = None,
     data_dir: DataDir = None,
     download: Download = False,
@@ -63,10 +70,8 @@ def run(
     mode: Annotated[Mode | None, typer.Option("--mode", help="By default the schedule in the file.")] = None,
     max_burst: MaxBurst = None,
     preset: Preset = None,
-    wake_steps: Annotated[int | None, typer.Option("--wake-steps", min=1)] = None,
-    sleep_steps: Annotated[
-        int | None, typer.Option("--sleep-steps", min=0, help="Too few, and samples are not certified.")
-    ] = None,
+    wake_steps: WakeSteps = None,
+    sleep_steps: SleepSteps = None,
     fixed_period: Annotated[
         bool, typer.Option("--fixed-period", help="Lava: sleep to the end, even after the certificate.")
     ] = False,
@@ -80,11 +85,20 @@ def run(
 
     from lava_casc import pipeline
     from lava_casc.netx import read_file
-    from lava_casc.reference import forward
+    from lava_casc.record import kept
+    from lava_casc.reference import logits
 
     chosen = mode_of(mode, preset, wake_steps)
     if engine == "staircase":
-        _refuse_schedule(mode, preset, max_burst, wake_steps, sleep_steps, fixed_period, picture)
+        _refuse_schedule(
+            mode=mode, preset=preset, max_burst=max_burst, wake_steps=wake_steps, sleep_steps=sleep_steps,
+            fixed_period=fixed_period or None, picture=picture,
+        )  # fmt: skip
+    if engine != "reference":
+        lava_casc.loihi.require_lava()  # before any work
+    for path in (picture, output):
+        if path is not None:
+            check_writable(path)
     file = read_file(network)
     integer = file.network
     if model is None:
@@ -92,34 +106,30 @@ def run(
     else:
         pictures, labels = texts_to_run(model, data, data_dir, images, samples)
     integer.encode(pictures)  # a wrong shape or range is said before anything runs
-    held = engine == "staircase"
+    held, asked, interrupted = engine == "staircase", len(pictures), False
     schedule = schedule_of(integer, file.schedule, chosen, wake_steps, sleep_steps, max_burst)
-    with console.progress(engine if held else f"{engine} {schedule.mode}", len(pictures)) as bar:
-        record = run_on(integer, pictures, schedule, engine, precision, not fixed_period, (), bar)
-    if picture is not None:
-        from lava_casc.report import plot_spikes, save_figure
-
-        drawn = run_on(
-            integer,
-            pictures[:1],
-            schedule,
-            engine,
-            precision,
-            not fixed_period,
-            ("spikes",),
-            lambda done: None,
-        )
-        save_figure(plot_spikes(integer, drawn, 0, image=None if integer.is_recurrent else pictures[0]), picture)
-    truth = forward(integer, pictures)
+    runner = Runner(integer, schedule, engine, precision, not fixed_period)
+    with console.progress("integer network", asked) as bar:
+        truth = logits(integer, pictures, bar)
+    try:
+        with console.progress(runner.name, asked) as bar:
+            record = runner.run(pictures, bar)
+    except KeyboardInterrupt as stop:
+        finished = kept(stop)
+        if finished is None:
+            raise
+        record, interrupted = finished, True
+        truth, labels = truth[: len(record)], None if labels is None else labels[: len(record)]
     result: dict[str, Any] = {
         "file": str(network),
         "engine": record.engine,
         "schedule": {**asdict(record.schedule), "mode": "held" if held else schedule.mode},
         "samples": len(record),
+        "interrupted": interrupted,
         "certified_samples": int(record.certified.sum()),
-        "mismatched_logits": int((record.logits != truth.logits).sum()),
+        "mismatched_logits": int((record.logits != truth).sum()),
         "accuracy": None if labels is None else float((record.predictions == labels).mean()),
-        "integer_accuracy": None if labels is None else float((truth.logits.argmax(1) == labels).mean()),
+        "integer_accuracy": None if labels is None else float((truth.argmax(1) == labels).mean()),
         "last_spike_median": None if held else float(np.median(record.last_spike)),
         "last_spike_max": None if held else int(record.last_spike.max()),
         "silence_bound": None if held else integer.silence_bound(schedule),
@@ -139,28 +149,25 @@ def run(
         )
     if as_json:
         console.show_json(result)
-        return
-    _print_run(result)
+    else:
+        _print_run(result)
+    if interrupted:
+        console.stop(f"this is of the first {len(record)} of {asked} samples")
     if picture is not None:
-        console.out.print(f"picture: {picture}")
+        from lava_casc.report import plot_spikes, save_figure
+
+        with console.progress(f"drawing {picture}", 1) as bar:
+            drawn = runner.run(pictures[:1], bar, record=("spikes",))
+            save_figure(plot_spikes(integer, drawn, 0, image=None if integer.is_recurrent else pictures[0]), picture)
+        if not as_json:
+            console.out.print(f"picture: {picture}")
 
 
-def _refuse_schedule(
-    mode: Mode | None,
-    preset: str | None,
-    max_burst: int | None,
-    wake_steps: int | None,
-    sleep_steps: int | None,
-    fixed_period: bool,
-    picture: Path | None,
-) -> None:
+def _refuse_schedule(**options: Any) -> None:
     """Refuse what the staircase has not, before anything is read."""
-    options = {
-        "mode": mode, "preset": preset, "max-burst": max_burst, "wake-steps": wake_steps, "sleep-steps": sleep_steps,
-        "fixed-period": fixed_period or None, "picture": picture,
-    }  # fmt: skip
-    for name, value in options.items():
+    for option, value in options.items():
         if value is not None:
+            name = option.replace("_", "-")
             raise DataError(
                 f"--{name}: the staircase holds its input; it has no schedule, and no spikes to draw. Leave --{name} "
                 "out, or use another --engine."

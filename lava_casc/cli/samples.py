@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lava_casc import console
 from lava_casc.errors import DataError
 
 if TYPE_CHECKING:
     from lava_casc.frontend import Checkpoint
+    from lava_casc.training import Dataset
 
 
 def load_images(
@@ -29,17 +31,15 @@ def load_images(
         if not isinstance(loaded, np.ndarray) or loaded.ndim not in (2, 4) or not len(loaded):
             raise DataError(f"{images}: not a non-empty array (N, C, H, W) or (N, I). Save one with numpy.save.")
         return loaded[:samples], None
-    from lava_casc.training import load_dataset
-
-    dataset = load_dataset(str(data), data_dir, download=download)
+    dataset = read_dataset(str(data), data_dir, download)
     return dataset.test_images[:samples], dataset.test_labels[:samples]
 
 
-def training_images(data: str, data_dir: Path | None, download: bool, samples: int) -> Any:
-    """Return the first training images of a data set."""
+def read_dataset(name: str, data_dir: Path | None, download: bool, image_size: int | None = None) -> Dataset:
+    """Return a data set, while a bar shows how much of it is read where that takes long."""
     from lava_casc.training import load_dataset
 
-    return load_dataset(data, data_dir, download=download).train_images[:samples]
+    return load_dataset(name, data_dir, download, image_size, progress=console.share)
 
 
 def texts_to_run(

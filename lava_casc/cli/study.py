@@ -79,6 +79,7 @@ def run_study(
         write_layers,
         write_scores,
     )
+    from lava_casc.study.measuring import PROGRESS
 
     chosen = tuple(request.variants.split(","))
     unknown = [name for name in chosen if name not in VARIANTS]
@@ -96,7 +97,8 @@ def run_study(
     console.err.print(f"comparing integers with floats on {len(diagnosed)} samples ...")
     errors = quantization_errors(fold(graph), network, diagnosed)
     scorer = scorer_of(task)
-    with console.progress("every step of every variant", task.samples) as bar:
+    kept = console.keeping(folder / PROGRESS, "what was measured so far; the same command goes on")
+    with kept, console.progress("every step of every variant", task.samples) as bar:
         found = measure(
             checkpoint.model,
             network,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lava_casc import console
-from lava_casc.cli.options import DataDir, Debug, Download, check_writable
+from lava_casc.cli.options import ARCHITECTURES, DATA_SETS, DataDir, Debug, Download, among, check_writable
+from lava_casc.cli.samples import read_dataset
 from lava_casc.errors import CascError, DataError
 
 if TYPE_CHECKING:
@@ -61,7 +62,11 @@ def train(
     ] = "classification",
     data: Annotated[
         str,
-        typer.Option("--data", help="digits (comes with scikit-learn), fashion-mnist, cifar10, cifar100 or folder."),
+        typer.Option(
+            "--data",
+            help="digits (comes with scikit-learn), fashion-mnist, cifar10, cifar100 or folder.",
+            autocompletion=among(lambda: DATA_SETS),
+        ),
     ] = "digits",
     data_dir: DataDir = None,
     download: Download = False,
@@ -78,6 +83,7 @@ def train(
             "--architecture",
             help="digits, fashion, resnet20, vgg9, vgg16, or torchvision:NAME; by default the data set's own. "
             "detection: vgg-tiny, vgg-small (the default) or vgg16, torchvision's.",
+            autocompletion=among(lambda: ARCHITECTURES),
         ),
     ] = None,
     width: Annotated[float, typer.Option("--width", min=0.01, help="Factor of all numbers of channels.")] = 1.0,
@@ -123,7 +129,7 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a network of CQReLU, or of ReLU, and save it as a checkpoint; its state is kept after every epoch."""
-    from lava_casc.training import ResidualError, load_dataset, train_checkpoint
+    from lava_casc.training import ResidualError, train_checkpoint
 
     check_writable(output)
     _check_options(context, task, activation)
@@ -147,7 +153,7 @@ def train(
         return
     if size is not None and size[0] != size[1]:
         raise DataError(f"--image-size {image_size}: images of classes are square. Give one number.")
-    dataset = load_dataset(data, data_dir, download, None if size is None else size[0])
+    dataset = read_dataset(data, data_dir, download, None if size is None else size[0])
     with _training(output) as bar:
         result = train_checkpoint(
             output,
@@ -213,13 +219,9 @@ def _training(output: Path) -> Iterator[Callable[[float], None]]:
     """Show the progress of a training; where it is interrupted, say what is left of it."""
     from lava_casc.training import partial_of
 
-    try:
-        with console.progress("training", 1) as bar:
-            yield bar
-    except KeyboardInterrupt:
-        if partial_of(output).exists():
-            console.err.print(f"{partial_of(output)}: the training up to its last whole epoch; --resume goes on")
-        raise
+    whole = "the training up to its last whole epoch; --resume goes on"
+    with console.keeping(partial_of(output), whole), console.progress("training", 1) as bar:
+        yield bar
 
 
 def print_epoch(done: int, epochs: int, epoch: Epoch) -> None:

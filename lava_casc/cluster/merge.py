@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,11 +113,13 @@ def collect(folder: JobFolder) -> SpikeRecord:
     )
 
 
-def differences(folder: JobFolder, record: SpikeRecord) -> list[Difference]:
-    """Return every logit that is not that of the integer network, computed here."""
-    from lava_casc.reference import forward
+def differences(
+    folder: JobFolder, record: SpikeRecord, progress: Callable[[int], None] = lambda done: None
+) -> list[Difference]:
+    """Return every logit that is not that of the integer network, computed here; `progress` hears of the samples."""
+    from lava_casc.reference import logits
 
-    wanted = forward(folder.network(), np.asarray(folder.inputs())).logits
+    wanted = logits(folder.network(), np.asarray(folder.inputs()), progress)
     return [
         Difference(int(i), int(k), int(record.logits[i, k]), int(wanted[i, k]), bool(record.certified[i]))
         for i, k in zip(*np.nonzero(record.logits != wanted), strict=True)

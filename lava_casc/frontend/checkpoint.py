@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from lava_casc.errors import CheckpointError, first_line
-from lava_casc.files import replacing
+from lava_casc.files import is_network, replacing
 from lava_casc.frontend.trace import UNQUANTIZED, Graph, GraphModel, Operation, trace
 
 #: Version 1 had one output, the value of the last operation; version 2 had neither ReLU nor thresholds and shifts of
@@ -206,8 +206,11 @@ def load_checkpoint(path: str | Path, *, allow_pickle: bool = False, spec: Input
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: no such file. Give the path of a checkpoint that `lava-casc train` or lava_casc.save_model wrote."
+            f"{path}: {'is a folder' if path.is_dir() else 'no such file'}. Give the path of a checkpoint that "
+            "`lava-casc train` or lava_casc.save_model wrote."
         )
+    if is_network(path):
+        raise CheckpointError(f"{path}: a network file, and no checkpoint. Give the checkpoint that it was made of.")
     if _is_torchscript(path):
         raise CheckpointError(
             f"{path}: a TorchScript program. Save the torch.nn.Module that it was made of with lava_casc.save_model."
@@ -313,9 +316,10 @@ def _is_legacy(path: Path) -> bool:
 
 
 def _damaged(path: Path, error: BaseException) -> CheckpointError:
-    return CheckpointError(
-        f"{path}: damaged, or not a checkpoint ({type(error).__name__}: {first_line(error)}). Copy or save it again."
-    )
+    reason = type(error).__name__
+    if not isinstance(error, pickle.UnpicklingError):  # of which torch says how to run whatever code the file holds
+        reason += f": {first_line(error)}"
+    return CheckpointError(f"{path}: damaged, or not a checkpoint ({reason}). Copy or save it again.")
 
 
 def _check_examples(examples: NDArray, spec: InputSpec) -> None:

@@ -248,7 +248,7 @@ def activate(layer: FloatNeurons, z: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Diagonal:
-    """`Dense` of a diagonal matrix, by its diagonal (I,) alone: that of a vector of thousands holds millions of zeros."""
+    """`Dense` of a diagonal matrix, by its diagonal (I,) alone: thousands of values, not millions of zeros."""
 
     source: str
     weight: NDArray[np.float64]

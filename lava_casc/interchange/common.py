@@ -45,7 +45,8 @@ def existing(path: str | Path) -> Path:
     """Return `path`, if it is a file."""
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file. Give the path of an ONNX file or a torch.export program.")
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise CheckpointError(f"{path}: {what}. Give the path of an ONNX file or a torch.export program.")
     return path
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from lava_casc.loihi.staircase.circuit import Staircase, window_of_ones
 from lava_casc.loihi.staircase.circuit import build as build_staircase
 from lava_casc.network import Conv, IntegerNetwork, MaxPool, Neurons, Shape, Synapse, per_neuron
 from lava_casc.ranges import check_ranges
-from lava_casc.record import SpikeRecord
+from lava_casc.record import SpikeRecord, keep
 from lava_casc.schedule import WakeSleepSchedule
 
 TAGS = {"fixed": "fixed_pt", "float": "floating_pt"}
@@ -113,6 +114,8 @@ def run(
         The images do not fit the network, or the network does not fit the hardware, or Lava's LIF in the staircase.
     UnsupportedModelError
         The staircase: the network is recurrent.
+    KeyboardInterrupt
+        Ctrl-C; after some samples its attribute ``record`` is their record. All Lava processes have been ended.
 
     Notes
     -----
@@ -171,17 +174,34 @@ def run(
             },
             name="network",
         )
-        with Session(
-            process,
-            run_config(precision, stock_synapses, engine),
-            lambda executable: check_models(executable, precision, stock_synapses, engine),
-        ) as session:
-            shortest = min(network.last_event(schedule), schedule.period) if until_silent else schedule.period
-            hosts: dict[str, type[_Host]] = {"fused": _FusedHost, "graph": _GraphHost}
-            host = hosts[engine](process, session, shortest, progress)
-            host.run()
-    fields = host.fields()
-    return _record(network, schedule, fields, wanted, precision, engine, time.perf_counter() - started)
+        shortest = min(network.last_event(schedule), schedule.period) if until_silent else schedule.period
+        hosts: dict[str, type[_Host]] = {"fused": _FusedHost, "graph": _GraphHost}
+        host = hosts[engine](process, shortest, progress)
+
+        def made() -> SpikeRecord:
+            return _record(network, schedule, host.fields(), wanted, precision, engine, time.perf_counter() - started)
+
+        with (
+            _keeping(host, made),
+            Session(
+                process,
+                run_config(precision, stock_synapses, engine),
+                lambda executable: check_models(executable, precision, stock_synapses, engine),
+            ) as session,
+        ):
+            host.run(session)
+    return made()
+
+
+@contextmanager
+def _keeping(results: _Results, made: Callable[[], SpikeRecord]) -> Iterator[None]:
+    """Give a Ctrl-C the record of the samples that are finished by then, if there are any."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if results.finished:
+            keep(stop, made())
+        raise
 
 
 def run_config(precision: str, stock_synapses: bool = False, engine: str = "fused") -> Loihi2SimCfg:
@@ -265,33 +285,54 @@ def _run_staircase(
     with tidy():
         circuit = build_staircase(network, network.input.injected(images), hold, counted)
         settled = _Settled(circuit, len(images), progress)
+
+        def made() -> SpikeRecord:
+            values = {name: settled.values(name, network.shapes[name]) for name in circuit.probes}
+            logits = [values[r.name] + per_neuron(r.bias, network.shapes[r.name]) for r in network.readouts]
+            return SpikeRecord(
+                engine=f"lava staircase {TAGS['fixed']}",
+                schedule=WakeSleepSchedule(hold, 0),
+                logits=np.concatenate([x.reshape(settled.finished, math.prod(x.shape[1:])) for x in logits], -1),
+                certified=np.zeros(settled.finished, np.bool_),
+                last_spike=np.full(settled.finished, hold, np.int64),
+                counts={name: values[name] for name in counted},
+                steps=settled.finished * hold,
+                seconds=time.perf_counter() - started,
+            )
+
         if len(images):  # Lava runs one step at least
-            with Session(
-                circuit.source,
-                run_config("fixed", stock_synapses, "staircase"),
-                lambda executable: check_models(executable, "fixed", stock_synapses, "staircase"),
-            ) as session:
+            with (
+                _keeping(settled, made),
+                Session(
+                    circuit.source,
+                    run_config("fixed", stock_synapses, "staircase"),
+                    lambda executable: check_models(executable, "fixed", stock_synapses, "staircase"),
+                ) as session,
+            ):
                 session.run(len(images) * hold, settled.exchange)
                 settled.finish(session)
-    values = {name: settled.values(name, network.shapes[name]) for name in circuit.probes}
-    logits = [values[r.name] + per_neuron(r.bias, network.shapes[r.name]) for r in network.readouts]
-    return SpikeRecord(
-        engine=f"lava staircase {TAGS['fixed']}",
-        schedule=WakeSleepSchedule(hold, 0),
-        logits=np.concatenate([x.reshape(len(images), math.prod(x.shape[1:])) for x in logits], -1),
-        certified=np.zeros(len(images), np.bool_),
-        last_spike=np.full(len(images), hold, np.int64),
-        counts={name: values[name] for name in counted},
-        steps=len(images) * hold,
-        seconds=time.perf_counter() - started,
-    )
+    return made()
 
 
-class _Settled:
-    """What came out of a staircase so far, by layer, one result a sample."""
+class _Results:
+    """What came out of a run so far; `finished` is of how many samples all of it did."""
+
+    def __init__(self, progress: Callable[[int], None] | None) -> None:
+        self.progress, self.finished = progress, 0
+
+    def _tell(self, finished: int) -> None:
+        if finished > self.finished:
+            self.finished = finished
+            if self.progress is not None:
+                self.progress(finished)
+
+
+class _Settled(_Results):
+    """What came out of a staircase, by layer, one result a sample."""
 
     def __init__(self, circuit: Staircase, samples: int, progress: Callable[[int], None] | None) -> None:
-        self.samples, self.progress = samples, progress
+        super().__init__(progress)
+        self.samples = samples
         self.ports = {name: probe.result for name, probe in circuit.probes.items()}
         self.results: dict[str, list[NDArray]] = {name: [] for name in self.ports}
 
@@ -309,45 +350,40 @@ class _Settled:
 
     def values(self, name: str, shape: Shape) -> NDArray[np.int64]:
         """Return the values of a layer of `shape`, (N, *shape)."""
-        return torch_images(np.array(self.results[name], np.int64).reshape(self.samples, math.prod(shape)), shape)
+        whole = np.array(self.results[name][: self.finished], np.int64)
+        return torch_images(whole.reshape(self.finished, math.prod(shape)), shape)
 
     def _keep(self, name: str, result: NDArray) -> None:
         self.results[name].append(result)
-        if self.progress is not None and name == next(iter(self.ports)):
-            self.progress(len(self.results[name]))
+        self._tell(min(map(len, self.results.values())))
 
 
-class _Host:
+class _Host(_Results):
     """The host's side of a run: how many steps to run, and what came out so far.
 
     A run is made of `units` that follow each other, and take between `shortest` and `longest` steps each.
     """
 
-    def __init__(
-        self, process: SpikingNetwork, session: Session, shortest: int, progress: Callable[[int], None] | None
-    ) -> None:
-        self.process, self.session, self.progress = process, session, progress
+    def __init__(self, process: SpikingNetwork, shortest: int, progress: Callable[[int], None] | None) -> None:
+        super().__init__(progress)
+        self.process, self.shortest = process, shortest
         self.messages, self.samples = process.messages, process.all_samples
-        self.units, self.per_unit = self._divide()
-        self.shortest, self.longest = self.per_unit * shortest, self.per_unit * self.messages.schedule.period
-        self.steps = self.finished = 0
 
-    def run(self) -> None:
+    def run(self, session: Session) -> None:
         """Run until every unit has its results."""
-        while self.done < self.units and self.steps < self.units * self.longest:
+        self.session = session
+        self.units, per_unit = self._divide()
+        shortest, longest = per_unit * self.shortest, per_unit * self.messages.schedule.period
+        self.steps = 0
+        while self.done < self.units and self.steps < self.units * longest:
             # Never more steps than the units that are left surely take, so that none is wasted.
-            sure = (self.units - self.done) * self.shortest - (self.steps - self.ended)
+            sure = (self.units - self.done) * shortest - (self.steps - self.ended)
             self._run(max(sure, 1))
         self._finish()
 
     def _run(self, steps: int) -> None:
         self.session.run(steps, self._exchange)
         self.steps += steps
-
-    def _tell(self, finished: int) -> None:
-        if self.progress is not None and finished > self.finished:
-            self.finished = finished
-            self.progress(finished)
 
     def _divide(self) -> tuple[int, int]:
         """Return the number of units, and the phases that each of them has."""
@@ -372,7 +408,7 @@ class _Host:
         raise NotImplementedError
 
     def fields(self) -> dict[tuple[str, str], NDArray]:
-        """Return all that came out, (N, P, ...), by kind and layer."""
+        """Return all that came out of the finished samples, (N, P, ...), by kind and layer."""
         raise NotImplementedError
 
 
@@ -460,23 +496,24 @@ class _GraphHost(_Host):
 
     def _keep(self, name: str, result: NDArray) -> None:
         self.results[name].append(result)
-        self._tell(self.done // self.messages.phases)
+        self._tell(min(map(len, self.results.values())) // self.messages.phases)
 
     def fields(self) -> dict[tuple[str, str], NDArray]:
         network, period = self.messages.network, self.messages.schedule.period
-        leading = (len(self.samples), self.messages.phases)
+        leading = (self.finished, self.messages.phases)
+        results = {name: np.array(found[: math.prod(leading)]) for name, found in self.results.items()}
         found: dict[tuple[str, str], NDArray] = {}
         logits = []
         for readout in network.readouts:
             shape, size = network.shapes[readout.name], int(np.prod(network.shapes[readout.name]))
-            results = np.array(self.results[readout.name]).reshape(*leading, size + TRAILER)
-            logits.append(torch_images(results[..., :size], shape).reshape(*leading, size))
-            found["trailer", ""] = results[..., size:]  # the same from every readout
+            result = results[readout.name].reshape(*leading, size + TRAILER)
+            logits.append(torch_images(result[..., :size], shape).reshape(*leading, size))
+            found["trailer", ""] = result[..., size:]  # the same from every readout
         found["logits", ""] = np.concatenate(logits, -1)
         for name, tap in self.circuit.taps.items():
             shape = network.shapes[name]
             size = int(np.prod(shape))
-            records = np.array(self.results[name], np.int64).reshape(*leading, tap.result.shape[0])
+            records = results[name].astype(np.int64).reshape(*leading, tap.result.shape[0])
             messages, counts, spikes = np.split(records, [period, period + size], axis=-1)
             found["messages", name] = messages
             found["counts", name] = torch_images(counts, shape)

@@ -59,7 +59,7 @@ class Session:
         self.check(executable)
         self.processes = list(executable.proc_builders)
         try:
-            with _deaf_to_interrupts():
+            with _interrupted_later():
                 first.create_runtime(executable=executable)
         except BaseException:
             self.runtime = first.runtime
@@ -72,17 +72,18 @@ class Session:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop all processes; kill them where they cannot be asked: after an error, or before the first run."""
-        if kind is None and self.runtime._is_started:
-            self.runtime.stop()
-        else:
-            self._kill()
-        for process in self.processes:
-            for port in process.out_ports:
-                if port.external_pipe_flag:
-                    port.external_pipe_csp_recv_port.join()
-            for port in process.in_ports:
-                if port.external_pipe_flag:
-                    port.external_pipe_csp_send_port.join()
+        with _interrupted_later():
+            if kind is None and self.runtime._is_started:
+                self.runtime.stop()
+            else:
+                self._kill()
+            for process in self.processes:
+                for port in process.out_ports:
+                    if port.external_pipe_flag:
+                        port.external_pipe_csp_recv_port.join()
+                for port in process.in_ports:
+                    if port.external_pipe_flag:
+                        port.external_pipe_csp_send_port.join()
 
     def run(self, steps: int, meanwhile: Callable[[], None]) -> None:
         """Run `steps` steps, and call `meanwhile` again and again, also once afterwards."""
@@ -147,16 +148,22 @@ class Session:
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let the processes that are started within ignore Ctrl-C: it is for the host, which then ends them."""
+def _interrupted_later() -> Iterator[None]:
+    """Let a Ctrl-C take effect at the end of the context, which is a whole: a start, or an end.
+
+    Processes that are started within never heed it: it is for the host, which then ends them.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set signal handlers
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+    if pressed:
+        signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lava_casc.errors import NetworkFileError
-from lava_casc.files import replacing
+from lava_casc.files import NETWORK, replacing
 
-#: What every network file starts with, whatever its version; a SHA-256 in hexadecimal and a newline follow.
-SEAL = b"lava_casc network\nsha256 "
+#: A SHA-256 in hexadecimal and a newline follow.
+SEAL = NETWORK + b"\nsha256 "
 SEAL_SIZE = 512  # the least user block that HDF5 allows
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -34,7 +34,7 @@ Content = dict[str, "NDArray | str | int"]
 Check = Callable[[Content], object]
 
 #: Appended to whatever is wrong with a file that cannot be trusted.
-REMEDY = "Export the network again with lava_casc.write"
+REMEDY = "Export the network again, with lava-casc export or lava_casc.write"
 
 #: No path of any version is longer than ``graph/layer/<i>/synapse/<k>/weight``.
 _DEEPEST = 6
@@ -71,7 +71,9 @@ def load(path: str | os.PathLike[str], head: str, check: Check) -> Content:
     except NetworkFileError as error:
         raise NetworkFileError(f"{path}: {error}") from error
     except FileNotFoundError as error:
-        raise NetworkFileError(f"{path}: no such network file. Write one with lava_casc.write.") from error
+        raise NetworkFileError(f"{path}: no such network file. Write one with lava-casc export.") from error
+    except IsADirectoryError as error:
+        raise NetworkFileError(f"{path}: is a folder. Give the path of a network file.") from error
     except OSError as error:
         reason = error.strerror or "HDF5 does not understand it"
         raise NetworkFileError(f"{path}: cannot be read ({reason}). Check the path and its permissions.") from error
@@ -138,9 +140,11 @@ def check_seal(data: bytes) -> None:
     """
     if not data:
         raise NetworkFileError(f"the network file is empty. {REMEDY}.")
+    if data.startswith(b"PK"):
+        raise NetworkFileError("is a zip archive, as checkpoints are, and no network. Make one with lava-casc export.")
     if not data.startswith(SEAL):
         kind = "an HDF5 file, but no network" if data.startswith(_SIGNATURE) else "no network"
-        raise NetworkFileError(f"is {kind} that lava_casc wrote: it does not start with {SEAL[:17]!r}. {REMEDY}.")
+        raise NetworkFileError(f"is {kind} that lava_casc wrote: it does not start with {NETWORK!r}. {REMEDY}.")
     if data[:SEAL_SIZE] != _block(memoryview(data)[SEAL_SIZE:]):
         raise NetworkFileError(f"was damaged, cut short or altered: it does not match its SHA-256. {REMEDY}.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,11 +53,42 @@ def forward(network: IntegerNetwork, images: ArrayLike, batch_size: int | None =
     DataError, RangeError
         The images do not fit the network's input.
     """
-    images = network.encode(images)
-    passing = Pass(network)
-    parts = [passing.sequence(images[part]) for part in batches(network, len(images), batch_size, most=256)]
+    parts = list(_parts(network, images, batch_size))
     counts = {layer.name: np.concatenate([found.counts[layer.name] for found in parts]) for layer in network.spiking}
     return Activations(counts, np.concatenate([found.logits for found in parts]))
+
+
+def logits(
+    network: IntegerNetwork, images: ArrayLike, progress: Callable[[int], None] = lambda done: None
+) -> NDArray[np.int64]:
+    """Compute every logit of the integer network, (N, K), and keep no count: as `forward`, for as many as there are.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+    images : (N, ...) array of integers
+        As for `forward`.
+    progress : callable
+        Called with the number of samples finished so far.
+
+    Raises
+    ------
+    DataError, RangeError
+        The images do not fit the network's input.
+    """
+    found: list[NDArray[np.int64]] = []
+    for part in _parts(network, images, None):
+        found.append(part.logits)
+        progress(sum(map(len, found)))
+    return np.concatenate(found)
+
+
+def _parts(network: IntegerNetwork, images: ArrayLike, batch_size: int | None) -> Iterator[Activations]:
+    """Yield what the network computes, some samples at a time."""
+    images = network.encode(images)
+    passing = Pass(network)
+    for part in batches(network, len(images), batch_size, most=256):
+        yield passing.sequence(images[part])
 
 
 class Pass:

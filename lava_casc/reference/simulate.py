@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from lava_casc.dynamics.crew import SHARE
 from lava_casc.dynamics.layers import SMALL
 from lava_casc.dynamics.trace import BY_STEP
 from lava_casc.network import Entry, IntegerNetwork, MaxPool, Neurons
-from lava_casc.record import SpikeRecord
+from lava_casc.record import SpikeRecord, keep
 from lava_casc.reference.forward import Pass
 from lava_casc.schedule import WakeSleepSchedule
 
@@ -71,6 +72,11 @@ def simulate(
     Returns
     -------
     SpikeRecord
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Ctrl-C; after some samples its attribute ``record`` is their record.
     """
     schedule = network.schedule() if schedule is None else schedule
     wanted = frozenset(record)
@@ -84,12 +90,18 @@ def simulate(
     threads = torch.get_num_threads() if torch.device(device).type == "cpu" else 1
     if batch_size is None and threads > 1:
         parts = _shares(network, len(images), parts[0].stop, threads)
-    found = []
+    found: list[SpikeRecord] = []
     work = [(images[part], {name: mask[part] for name, mask in masks.items()}) for part in parts]
-    for part, record_of_part in zip(parts, _in_threads(runner.run, work, threads), strict=True):
-        found.append(record_of_part)
-        if progress is not None:
-            progress(min(part.stop, len(images)))
+    try:
+        with closing(_in_threads(runner, work, threads)) as records:
+            for part, record_of_part in zip(parts, records, strict=True):
+                found.append(record_of_part)
+                if progress is not None:
+                    progress(min(part.stop, len(images)))
+    except KeyboardInterrupt as stop:
+        if found:
+            keep(stop, _join(found))
+        raise
     return _join(found)
 
 
@@ -118,18 +130,21 @@ def _masks(network: IntegerNetwork, silenced: Mapping[str, NDArray[np.bool_]], s
     return found
 
 
-def _in_threads(run: Callable[[_Part], SpikeRecord], parts: list[_Part], threads: int) -> Iterator[SpikeRecord]:
-    """Yield what `run` returns for each part, in their order.
+def _in_threads(runner: _Runner, parts: list[_Part], threads: int) -> Generator[SpikeRecord, None, None]:
+    """Yield what `runner` returns for each part, in their order.
 
     A thread computes a part alone: torch's own threads wait for each other at every operation, which takes ten times as
     long where another program keeps a processor busy.
     """
     if threads == 1 or len(parts) == 1:
-        yield from map(run, parts)
+        yield from map(runner.run, parts)
         return
     try:
         with ThreadPoolExecutor(min(threads, len(parts)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield from pool.map(run, parts)
+            try:
+                yield from pool.map(runner.run, parts)
+            finally:
+                runner.is_over = True  # where it ends early, threads do not go on with what nobody waits for
     finally:
         torch.set_num_threads(threads)
 
@@ -145,6 +160,7 @@ class _Runner:
 
     def __init__(self, plan: Plan, wanted: frozenset[str]) -> None:
         self.plan, self.wanted = plan, wanted
+        self.is_over = False  # set from outside
         self.network, self.schedule = plan.network, plan.schedule
         self.fan_out = fan_outs(self.network) if "synops" in wanted else None
         sources = [set(layer.sources) for layer in self.network.spiking]
@@ -263,6 +279,8 @@ class _Runner:
         # Without a sleep, more is expected in every step.
         ends = "potentials" not in self.wanted and (plan.variant.sleeps or "errors" not in self.wanted)
         for step in range(1, self.schedule.period + 1):
+            if self.is_over:
+                raise CancelledError
             arrivals = [stream.at(step) for stream in streams]
             change = state.advance(step, arrivals)
             if change is not None:

@@ -45,8 +45,9 @@ def plot_cores(
     edges = np.concatenate([[0], np.cumsum([number for _, number in layers])])
     for axes, resource in zip(panels, resources, strict=True):
         share = np.array([core[resource][0] / core[resource][1] for core in utilization])
-        colours = np.where(share > 1, NEGATIVE, POSITIVE)
-        axes.bar(np.arange(cores) + 0.5, 100 * share, width=1.0, color=colours, linewidth=0)
+        for colour, shown in ((POSITIVE, share <= 1), (NEGATIVE, share > 1)):
+            # One patch for all of thousands of cores.
+            axes.stairs(np.where(shown, 100 * share, 0), np.arange(cores + 1), fill=True, color=colour, linewidth=0)
         axes.axhline(100, color=NEGATIVE, linewidth=0.9, linestyle=(0, (4, 2)))
         axes.set_ylabel(resource.replace("_", " "), fontsize=SMALL, color=INK, rotation=0, ha="right", va="center")
         axes.set_ylim(0, max(112.0, 105 * float(share.max())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -110,6 +111,9 @@ def measure(
 ) -> Study:
     """Measure a network in all its forms, after every step.
 
+    Ctrl-C goes through to the caller where `folder` has what was measured, or nothing was; else it ends the study with
+    the samples that are done, of which there are then fewer than there were to be.
+
     The whole runs under `schedule`, or for `steps` where that is longer; once more with graded spikes, unless
     `schedule` has them. The ablations have the wake of `schedule` and run for `steps` steps. A recurrent network's
     outputs need a run of their own for each number of steps a phase, so that they are taken after a few of them.
@@ -191,11 +195,19 @@ def measure(
         CHUNK, max(1, OUTPUTS // (longest * outputs * phases)), batches(network, len(samples), None, 256)[0].stop
     )
     progress(study.samples)
-    while study.samples < len(samples):
-        _add(study, model, network, samples[study.samples : study.samples + size], scorer, methods)
-        if folder is not None:
-            _save(study, scorer, folder)
-        progress(study.samples)
+    before = study, scorer.state
+    try:
+        while study.samples < len(samples):
+            if folder is None:
+                before = copy.deepcopy((study, scorer.state))
+            _add(study, model, network, samples[study.samples : study.samples + size], scorer, methods)
+            if folder is not None:
+                _save(study, scorer, folder)
+            progress(study.samples)
+    except KeyboardInterrupt:
+        if folder is not None or not before[0].samples:
+            raise
+        study, scorer.state = before
     tell("scoring every step ...")
     study.scores = scorer.scores({name: planned_point(study, name) for name in ("float", "integer", *study.runs)})
     if folder is not None:

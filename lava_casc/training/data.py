@@ -123,7 +123,11 @@ def _register(name: str) -> Callable[[Loader], Loader]:
 
 
 def load_dataset(
-    name: str, data_dir: str | Path | None = None, download: bool = False, image_size: int | None = None
+    name: str,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    image_size: int | None = None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Dataset:
     """Load a data set.
 
@@ -139,6 +143,8 @@ def load_dataset(
     image_size : int, optional
         Of ``folder`` alone: scale the shorter side of each image to so many pixels and crop the middle. By default
         all images have one size.
+    progress : callable
+        Of ``folder`` alone: called with the share of images that are read.
 
     Returns
     -------
@@ -153,7 +159,7 @@ def load_dataset(
     """
     where = None if data_dir is None else Path(data_dir)
     if name == "folder":
-        return _folder(where, image_size)
+        return _folder(where, image_size, progress)
     if name not in DATASETS:
         raise DataError(f"data set {name!r} is not known. Choose one of {', '.join(sorted([*DATASETS, 'folder']))}.")
     if image_size is not None:
@@ -257,7 +263,7 @@ def _of_torchvision(name: str, kind: str, folder: str, data_dir: Path | None, do
         ) from error
 
 
-def _folder(data_dir: Path | None, image_size: int | None) -> Dataset:
+def _folder(data_dir: Path | None, image_size: int | None, progress: Callable[[float], None]) -> Dataset:
     """Return the images in ``data_dir/train/CLASS`` and ``data_dir/test/CLASS``, in memory, as RGB."""
     try:
         from torchvision.datasets import ImageFolder
@@ -278,7 +284,8 @@ def _folder(data_dir: Path | None, image_size: int | None) -> Dataset:
         odd = sorted({*train.classes} ^ {*test.classes})[0]
         raise DataError(f"{data_dir}: class {odd!r} is in one of train and test alone. Give both the same classes.")
     size = (image_size, image_size) if image_size else _size(train.samples[0][0])
-    images = [_read_images([path for path, _ in split.samples], size, image_size is not None) for split in splits]
+    paths = [path for split in splits for path, _ in split.samples]
+    images = np.split(_read_images(paths, size, image_size is not None, progress), [len(train)])
     labels = [np.array(split.targets, np.int64) for split in splits]
     return Dataset("folder", tuple(train.classes), images[0], labels[0], images[1], labels[1], 255, 1 / 255)
 
@@ -288,7 +295,9 @@ def _size(path: str) -> tuple[int, int]:
     return height, width
 
 
-def _read_images(paths: list[str], size: tuple[int, int], resize: bool) -> NDArray[np.uint8]:
+def _read_images(
+    paths: list[str], size: tuple[int, int], resize: bool, progress: Callable[[float], None]
+) -> NDArray[np.uint8]:
     images = np.empty((len(paths), 3, *size), np.uint8)
     for i, path in enumerate(paths):
         image = _read_image(path, size[0] if resize else None)
@@ -296,6 +305,7 @@ def _read_images(paths: list[str], size: tuple[int, int], resize: bool) -> NDArr
             found, first = ("x".join(map(str, one)) for one in (image.shape[1:], size))
             raise DataError(f"{path}: is of {found} pixels, the first image of {first}. Give --image-size.")
         images[i] = image
+        progress((i + 1) / len(paths))
     return images
 
 

@@ -150,7 +150,14 @@ def train(
     return TrainingResult(accuracy, history, seed)
 
 
-def evaluate(model: nn.Module, images: NDArray, labels: NDArray, scale: float, batch_size: int = 512) -> float:
+def evaluate(
+    model: nn.Module,
+    images: NDArray,
+    labels: NDArray,
+    scale: float,
+    batch_size: int = 512,
+    progress: Callable[[int], None] = lambda done: None,
+) -> float:
     """Return the share of images that `model` classifies rightly, in evaluation mode.
 
     Parameters
@@ -163,6 +170,8 @@ def evaluate(model: nn.Module, images: NDArray, labels: NDArray, scale: float, b
         The model gets ``scale * images``.
     batch_size : int
         Changes no result.
+    progress : callable
+        Called with the number of images done.
 
     Returns
     -------
@@ -181,6 +190,7 @@ def evaluate(model: nn.Module, images: NDArray, labels: NDArray, scale: float, b
                 batch = torch.tensor(images[start : start + batch_size], device=device)
                 predicted = model(batch * scale).argmax(1).cpu().numpy()
                 right += int(np.count_nonzero(predicted == labels[start : start + batch_size]))
+                progress(start + len(predicted))
     finally:
         model.train(was_training)
     return right / len(images)

@@ -82,3 +82,44 @@ def test_what_is_wrong_is_said_in_one_line_before_anything_is_done(tmp_path):
     (error,) = found.stderr.splitlines()
     assert error.startswith("error: --method: 'lif' is not known.")
     assert not list(tmp_path.iterdir())
+
+
+def _interrupted(monkeypatch, capsys, *arguments):
+    """Run the command here, 9 samples at a time, and interrupt it in the middle of the third time."""
+    from lava_casc.cli import app
+    from lava_casc.study import measuring
+
+    right, calls = measuring._add_silence, []
+
+    def interrupt(study, name, *rest):
+        right(study, name, *rest)
+        if name == "graded":  # the last run of a chunk that certifies
+            calls.append(study.samples)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(measuring, "CHUNK", 9)
+    monkeypatch.setattr(measuring, "_add_silence", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        app(["evaluate", str(MODEL), *map(str, arguments)], standalone_mode=False)
+    assert ended.value.code == 130
+    monkeypatch.undo()
+    return capsys.readouterr()
+
+
+def test_ctrl_c_keeps_the_samples_that_every_method_has_seen(tmp_path, monkeypatch, capsys):
+    how = ("--method", "qcfs", "--steps", 8, "--json", "-o")
+    shown = _interrupted(monkeypatch, capsys, "--samples", 40, *how, tmp_path / "cut.json")
+    cut = json.loads(shown.out)
+    assert "interrupted: this is of the first 18 of 40 samples" in shown.err
+    assert (cut["samples"], cut["interrupted"], cut["certified"]["cif+wsc"]) == (18, True, 18)
+    assert json.loads((tmp_path / "cut.json").read_text()) == cut
+    whole = _casc(MODEL, "--samples", 18, *how, "whole.json", cwd=tmp_path)
+    assert json.loads(whole.stdout) == {**cut, "interrupted": False}
+
+
+def test_ctrl_c_says_where_a_study_is_kept(tmp_path, monkeypatch, capsys):
+    shown = _interrupted(monkeypatch, capsys, "--samples", 40, "--study", tmp_path / "out", "--variants", "cif+wsc")
+    kept = tmp_path / "out" / "progress.pt"
+    assert f"interrupted: {kept} holds what was measured so far; the same command goes on" in shown.err
+    assert kept.exists()

@@ -379,7 +379,7 @@ def test_flipped_bytes_are_refused_or_harmless(path):
 
 def test_missing_file_and_folder(tmp_path):
     refused(tmp_path / "none.pt", "no such file")
-    refused(tmp_path, "no such file")
+    refused(tmp_path, "is a folder")
     (tmp_path / "dangling").symlink_to(tmp_path / "none")
     refused(tmp_path / "dangling", "no such file")
 

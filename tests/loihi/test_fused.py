@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 import weakref
 from pathlib import Path
@@ -23,6 +20,7 @@ from lava.magma.runtime.message_infrastructure.shared_memory_manager import Shar
 from loihi_differences import ENGINES, KINDS, differences
 from loihi_networks import heads, heads_images, loop, loop_words, small, small_images
 from random_networks import cut, random_graph, random_images, random_network, random_recurrent, random_sequences
+from sessions import alive, ctrl_c, session
 
 from lava_casc import loihi
 from lava_casc.dynamics import Crew, crew
@@ -30,7 +28,7 @@ from lava_casc.errors import RangeError
 from lava_casc.loihi import runner
 from lava_casc.loihi.messages import TRAILER
 from lava_casc.loihi.network import models
-from lava_casc.loihi.session import tidy
+from lava_casc.loihi.session import _interrupted_later, tidy
 from lava_casc.reference import forward, simulate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -257,7 +255,7 @@ print("done")
 
 
 def test_a_parent_that_has_used_torchs_threads_does_not_make_lava_hang():
-    with _python(PARENT_WITH_THREADS, OMP_NUM_THREADS="2") as process:
+    with session(PARENT_WITH_THREADS, OMP_NUM_THREADS="2") as process:
         printed, errors = process.communicate(timeout=120)
     assert (printed, process.returncode) == ("done\n", 0), errors
 
@@ -461,17 +459,30 @@ def test_an_error_of_the_host_ends_the_processes(tidied, engine, error):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_processes_of_a_run_leave_ctrl_c_to_the_host(engine):
-    def ignored(finished):
-        for child in multiprocessing.active_children():
-            status = Path(f"/proc/{child.pid}/status").read_text()
-            masks.append(int(status.split("SigIgn:")[1].split()[0], 16))
+    def interrupt(finished):
+        children.extend(multiprocessing.active_children())
+        for child in children:
+            os.kill(child.pid, signal.SIGINT)
 
-    masks = []
+    children = []
     before = signal.getsignal(signal.SIGINT)
-    loihi.run(small(), small_images(1), engine=engine, progress=ignored)
-    assert len(masks) > 1
-    assert all(mask >> (signal.SIGINT - 1) & 1 for mask in masks)
+    found = loihi.run(small(), small_images(3), engine=engine, batch_size=2, progress=interrupt)
+    assert len(children) > 1
+    assert found.all_certified
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_ctrl_c_while_processes_start_takes_effect_once_they_have():
+    done = []
+
+    def start():
+        with _interrupted_later():
+            signal.raise_signal(signal.SIGINT)
+            done.append("the start")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert done == ["the start"]
 
 
 INTERRUPTED = """
@@ -500,47 +511,12 @@ loihi.run(small(), small_images(20000), engine=sys.argv[1], until_silent=False, 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_ctrl_c_ends_the_run_and_all_of_its_processes(engine):
-    with _python(INTERRUPTED, engine) as process:
+    with session(INTERRUPTED, engine) as process:
         memory = {name.strip() for name in iter(process.stdout.readline, "running\n")}
-        assert len(_alive(process.pid)) > 2
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-        _, errors = process.communicate(timeout=90)
-        patience = time.monotonic() + 20
-        while _alive(process.pid) and time.monotonic() < patience:
-            time.sleep(0.05)
-        assert _alive(process.pid) == []
+        assert len(alive(process)) > 2
+        _, errors = ctrl_c(process)
     assert process.returncode == -signal.SIGINT, errors
     assert errors.count("KeyboardInterrupt") == 1
     assert errors.count("Traceback") == 1, errors
     assert memory
     assert not memory & set(os.listdir("/dev/shm"))
-
-
-@contextlib.contextmanager
-def _python(code, *arguments, **environment):
-    """Run code that finds this folder's modules, in a session of its own, of which nothing remains."""
-    folders = (ROOT, ROOT / "tests", ROOT / "tests/loihi")
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), **environment},
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def _alive(session):
-    """Return the processes of a session that are not mere entries in a table."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            state, _, group, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(group) == session and state != "Z":
-                found.append(int(folder.name))
-    return found

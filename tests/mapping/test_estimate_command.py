@@ -125,6 +125,8 @@ def test_export_refuses_what_the_staircase_cannot_hold(home):
 
 def test_the_picture_has_a_bar_for_every_core_and_marks_what_is_over(home):
     pytest.importorskip("matplotlib")
+    from matplotlib.colors import to_hex
+
     from lava_casc.report.cores import plot_cores
     from lava_casc.report.raster import NEGATIVE
 
@@ -134,14 +136,15 @@ def test_the_picture_has_a_bar_for_every_core_and_marks_what_is_over(home):
     assert len(figure.axes) == 4
     over = 0
     for axes, resource in zip(figure.axes, placement.limits, strict=True):
-        bars = axes.containers[0].patches
-        assert len(bars) == placement.cores
-        for bar, core in zip(bars, placement.utilization(), strict=True):
+        blue, red = axes.patches
+        assert to_hex(red.get_facecolor()) == NEGATIVE.lower() != to_hex(blue.get_facecolor())
+        fills = zip(blue.get_data().values, red.get_data().values, placement.utilization(), strict=True)
+        for within, beyond, core in fills:
             used, limit = core[resource]
-            assert bar.get_height() == pytest.approx(100 * used / limit)
-            red = tuple(round(255 * part) for part in bar.get_facecolor()[:3]) == tuple(bytes.fromhex(NEGATIVE[1:]))
-            assert red == (used > limit)
-            over += red
+            assert (within, beyond)[used > limit] == pytest.approx(100 * used / limit)
+            assert (within, beyond)[used <= limit] == 0
+            over += used > limit
+        assert (blue.get_data().edges == range(placement.cores + 1)).all()
     assert over
     found = _casc("estimate", "digits.net", "--picture", "cores.png", cwd=home)
     assert found.returncode == 0, found.stderr

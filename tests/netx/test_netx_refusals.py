@@ -40,11 +40,11 @@ def refuse(path, match):
 
 
 def test_missing(path):
-    refuse(path, "no such network file. Write one with lava_casc.write")
+    refuse(path, "no such network file. Write one with lava-casc export")
 
 
 def test_folder(tmp_path):
-    refuse(tmp_path, "cannot be read")
+    refuse(tmp_path, "is a folder. Give the path of a network file")
 
 
 def test_path_through_a_file(path):

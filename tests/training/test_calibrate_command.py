@@ -242,3 +242,54 @@ def test_the_benchmark_measures_each_row_once_and_makes_a_table(relu, tmp_path, 
     bench.main()
     assert json.loads(results.read_text()) == first
     capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("at", "kept"),
+    [
+        (("_calibrated", 2), {"2": False}),
+        (("finetuned", 1), {"2": False}),
+        (("finetuned", 2), {"2": True, "4": False}),
+    ],
+)
+def test_ctrl_c_keeps_the_levels_that_are_finished(relu, data, tmp_path, monkeypatch, capsys, at, kept):
+    """Of a network that is calibrated and not yet fine-tuned, what is calibrated is kept."""
+    name, turn = at
+    right, calls = getattr(cli.calibrate, name), []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == turn:
+            raise KeyboardInterrupt
+        return right(*arguments)
+
+    monkeypatch.setattr(cli.calibrate, name, interrupted)
+    tuning = 1 if name == "finetuned" else 0
+    how = ("--levels", "2,4,8", "--samples", "64", "--test-samples", "40", "--finetune-epochs", str(tuning))
+    with pytest.raises(SystemExit) as ended:
+        cli.app(["calibrate", str(relu), *how, "-o", str(tmp_path / "x.pt"), "--json"], standalone_mode=False)
+    assert ended.value.code == 130
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)
+    assert result["interrupted"]
+    assert {levels: "finetuned_float" in row for levels, row in result["levels"].items()} == kept
+    assert f"interrupted: {len(kept)} of 3 levels are kept" in shown.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"x-L{levels}.pt" for levels in kept]
+    for levels, row in result["levels"].items():
+        checkpoint = load_checkpoint(tmp_path / f"x-L{levels}.pt")
+        score = row["finetuned_float" if kept[levels] else "float"]
+        assert checkpoint.about["test_accuracy"] == score
+        assert ("finetune_epochs" in checkpoint.about) == kept[levels]
+        assert evaluate(checkpoint.model, data.test_images[:40], data.test_labels[:40], data.scale) == score
+
+
+def test_ctrl_c_before_the_first_level_keeps_nothing(relu, tmp_path, monkeypatch, capsys):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.calibrate, "_calibrated", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.app(["calibrate", str(relu), "-o", str(tmp_path / "x.pt")], standalone_mode=False)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.endswith("interrupted\n")
+    assert not list(tmp_path.iterdir())

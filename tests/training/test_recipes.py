@@ -136,7 +136,7 @@ def test_an_interruption_says_how_to_go_on(data, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         _cli_train(tmp_path / "x.pt")
     assert caught.value.code == 130
-    assert "x.pt.partial: the training up to its last whole epoch; --resume goes on" in capsys.readouterr().err
+    assert "x.pt.partial holds the training up to its last whole epoch; --resume goes on" in capsys.readouterr().err
 
 
 def test_an_epoch_is_one_line_with_the_time_left(data, tmp_path, capsys):
