@@ -346,6 +346,8 @@ def verify(
     checkpoint : Checkpoint
     schedule : WakeSleepSchedule
     samples : int
+    progress : callable
+        Called with the share that is done.
 
     Returns
     -------

@@ -97,10 +97,25 @@ def keep(stop: KeyboardInterrupt, record: SpikeRecord) -> None:
 
     It is as ``record`` among the attributes of the exception, which stays a KeyboardInterrupt: a shell that is in the
     middle of a loop ends the loop, too, where a program dies of that.
+
+    Parameters
+    ----------
+    stop : KeyboardInterrupt
+    record : SpikeRecord
     """
     vars(stop)["record"] = record
 
 
 def kept(stop: KeyboardInterrupt) -> SpikeRecord | None:
-    """Return what `keep` let an interruption carry; None where no sample was over."""
+    """Return what `keep` let an interruption carry.
+
+    Parameters
+    ----------
+    stop : KeyboardInterrupt
+
+    Returns
+    -------
+    SpikeRecord or None
+        None where no sample was over.
+    """
     return vars(stop).get("record")

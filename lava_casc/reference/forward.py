@@ -71,6 +71,10 @@ def logits(
     progress : callable
         Called with the number of samples finished so far.
 
+    Returns
+    -------
+    (N, K) ndarray of int64
+
     Raises
     ------
     DataError, RangeError
