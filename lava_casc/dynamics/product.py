@@ -80,7 +80,7 @@ class Product:
             # Without oneDNN torch would choose NNPACK, which convolves by Winograd or Fourier transform.
             gathers = self.device.type != "cpu" or not torch.backends.mkldnn.is_available()
         self.gathers = gathers
-        self._prepare(kind or kinds(synapse, low, high, self.device)[0])
+        self._prepare(kind or kinds(synapse, shape, low, high, self.device)[0])
         if self.kind == "int8" and kind is None and not self._is_right(high):
             self._prepare("float32")
 
@@ -219,7 +219,7 @@ def _sums(counts: torch.Tensor, k: int, dtype: torch.dtype) -> torch.Tensor:
     return found
 
 
-def kinds(synapse: Synapse, low: int, high: int, device: torch.device) -> list[str]:
+def kinds(synapse: Synapse, shape: Shape, low: int, high: int, device: torch.device) -> list[str]:
     """Return the kinds of arithmetic in which a product is exact, the fastest first."""
     weight = synapse.weight
     greatest = max(int(weight.max(initial=0)), -int(weight.min(initial=0)))
@@ -228,7 +228,7 @@ def kinds(synapse: Synapse, low: int, high: int, device: torch.device) -> list[s
     if (fan_in << synapse.exponent) * max(high, -low) < FLOAT32_EXACT:
         found.insert(0, "float32")
         small = greatest <= WEIGHT_LIMIT and low >= 0 and high <= COUNT_LIMIT and 2 * greatest * high <= PAIR_LIMIT
-        if small and _suits_int8(synapse) and device.type == "cpu" and has_int8():
+        if small and _suits_int8(synapse, shape) and device.type == "cpu" and has_int8():
             found.insert(0, "int8")
     return found
 
@@ -246,9 +246,16 @@ def _keeps_channels_last(synapse: Synapse) -> bool:
     return channels > 1 and all(2 * p <= d * (k - 1) for p, d, k in reach)
 
 
-def _suits_int8(synapse: Synapse) -> bool:
-    """Return whether oneDNN can be trusted with it in 8 bits: one channel a group gave wrong sums there."""
-    return _keeps_channels_last(synapse) and (not isinstance(synapse, Conv) or synapse.weight.shape[1] > 1)
+def _suits_int8(synapse: Synapse, shape: Shape) -> bool:
+    """Return whether oneDNN can be trusted with it in 8 bits.
+
+    One channel a group gave wrong sums there, and so did images one wide on processors with AMX; of some of those one
+    high it crashed (torch 2.3, a few in a thousand random convolutions; of ten thousand others none).
+    """
+    if not isinstance(synapse, Conv):
+        return True
+    several = synapse.weight.shape[1] > 1 and min(synapse.output_shape(shape)[1:]) > 1
+    return several and _keeps_channels_last(synapse)
 
 
 @cache

@@ -98,7 +98,7 @@ def test_every_kind_and_every_road_give_the_same_sums(make, block):
     seen = dict.fromkeys(ROADS, 0)
     for seed, synapse, shape, low, high, counts in _cases(range(100 * block, 100 * block + 100), make):
         expected = _expected(synapse, counts)
-        possible = kinds(synapse, low, high, CPU)
+        possible = kinds(synapse, shape, low, high, CPU)
         assert Product(synapse, shape, low, high).kind == possible[0]
         dtype = torch.int8 if low >= -128 and high <= 127 and seed % 2 else torch.int64
         for kind, gathers in ROADS:
@@ -107,7 +107,7 @@ def test_every_kind_and_every_road_give_the_same_sums(make, block):
                 operator = Product(synapse, shape, low, high, kind=kind, gathers=gathers)
                 assert operator.kind == kind
                 assert not _wrong(operator, counts, expected, dtype), (seed, kind, gathers)
-    assert all(n > 15 for (kind, _), n in seen.items() if kind != "int8" or has_int8()), seen
+    assert all(n > 12 for (kind, _), n in seen.items() if kind != "int8" or has_int8()), seen
 
 
 @pytest.mark.slow
@@ -143,6 +143,16 @@ def test_depthwise_single_channel_and_far_padded_convolutions_are_exact(seed):
             operator = Product(synapse, size, 0, 16, gathers=gathers)
             assert operator.kind == "float32", "8 bits are not trusted with one channel a group"
             assert not _wrong(operator, counts, _expected(synapse, counts)), gathers
+
+
+@pytest.mark.parametrize(("size", "trusted"), [((6, 4), True), ((6, 2), False), ((2, 6), False), ((2, 2), False)])
+def test_images_of_one_row_or_column_are_left_to_float32(size, trusted):
+    rng = np.random.default_rng(0)
+    synapse = Conv("source", rng.integers(-9, 10, (4, 3, 2, 2)).astype(np.int32), stride=(2, 2))
+    operator = Product(synapse, (3, *size), 0, 8)
+    assert operator.kind == ("int8" if trusted and has_int8() else "float32")
+    counts = _counts(rng, 3, (3, *size), 0, 8)
+    assert not _wrong(operator, counts, _expected(synapse, counts))
 
 
 def _one(weight, exponent=0, inputs=2):
@@ -240,7 +250,7 @@ def test_autocast_changes_nothing():
     for make in (_conv, _dense):
         for seed, synapse, shape, low, high, counts in _cases(range(20), make):
             for kind, gathers in ROADS:
-                if kind in kinds(synapse, low, high, CPU):
+                if kind in kinds(synapse, shape, low, high, CPU):
                     operator = Product(synapse, shape, low, high, kind=kind, gathers=gathers)
                     with torch.autocast("cpu", dtype=torch.bfloat16):
                         assert not _wrong(operator, counts, _expected(synapse, counts)), (seed, kind)
@@ -248,7 +258,7 @@ def test_autocast_changes_nothing():
 
 def test_what_was_given_stays_as_it_was():
     synapse, shape, counts = _small()
-    for kind in kinds(synapse, 0, 8, CPU):
+    for kind in kinds(synapse, shape, 0, 8, CPU):
         given = _as_given(counts, torch.int8)
         Product(synapse, shape, 0, 8, kind=kind)(given)
         assert torch.equal(given, _as_given(counts, torch.int8))
@@ -259,7 +269,7 @@ def test_what_was_given_stays_as_it_was():
 def test_a_gpu_gives_the_same_sums(make):
     for seed, synapse, shape, low, high, counts in _cases(range(100), make):
         operator = Product(synapse, shape, low, high, "cuda")
-        assert operator.kind == kinds(synapse, low, high, torch.device("cuda"))[0] != "int8"
+        assert operator.kind == kinds(synapse, shape, low, high, torch.device("cuda"))[0] != "int8"
         found = operator(_as_given(counts).cuda()).cpu()
         assert torch.equal(found.double(), _expected(synapse, counts)), seed
 
