@@ -86,14 +86,14 @@ def stand_ins(tmp_path_factory):
 
 
 def make_photos(folder, rng):
-    """Write a few pictures in folders of classes."""
+    """Write a few pictures of several sizes in folders of classes."""
     from PIL import Image
 
     for split, count in (("train", 4), ("test", 2)):
         for name in ("cat", "dog"):
             (folder / split / name).mkdir(parents=True)
             for i in range(count):
-                pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                pixels = rng.integers(0, 256, (32 + i, 40 - i, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lava_casc import console
-from lava_casc.cli.options import DATA_SETS, AsJson, DataDir, Debug, Download, among, check_writable
-from lava_casc.cli.samples import read_dataset
+from lava_casc.cli.options import DATA_SETS, AsJson, DataDir, Debug, Download, ImageSize, among, check_writable
+from lava_casc.cli.samples import read_dataset_of
 from lava_casc.cli.train import Device, print_epoch
 from lava_casc.errors import CascError, DataError
 
@@ -36,6 +36,7 @@ def calibrate(
     ] = None,
     data_dir: DataDir = None,
     download: Download = False,
+    image_size: ImageSize = None,
     levels: Annotated[str, typer.Option("--levels", help="Levels L of every CQReLU; several as in 4,8,16.")] = "8",
     method: Annotated[
         Method, typer.Option("--method", help="How thresholds are found: see docs/relu.md.")
@@ -79,7 +80,9 @@ def calibrate(
         if path.resolve() == model.resolve():
             raise CascError(f"{path}: the calibrated checkpoint would replace the model. Give another -o.")
     checkpoint = load_checkpoint(model)
-    dataset = _dataset(model, checkpoint, data, lambda name: read_dataset(name, data_dir, download))
+    dataset = _dataset(
+        model, checkpoint, data, lambda name: read_dataset_of(checkpoint, name, data_dir, download, image_size)
+    )
     images = dataset.train_images[spread(len(dataset.train_images), samples)]
     tested = dataset.test_images[:test_samples], dataset.test_labels[:test_samples]
     found: dict[str, Any] = {

@@ -16,6 +16,7 @@ from lava_casc.cli.options import (
     Debug,
     Download,
     Engine,
+    ImageSize,
     MaxBurst,
     Mode,
     Preset,
@@ -44,6 +45,7 @@ def submit(
     ] = None,
     data_dir: DataDir = None,
     download: Download = False,
+    image_size: ImageSize = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="Samples of your own: integers in a .npy file.")
     ] = None,
@@ -102,7 +104,7 @@ def submit(
         console.out.print(f"{path}: started, {'job' if launcher == 'sbatch' else 'process'} {state.job}")
         return
     file = read_file(network)
-    inputs, _ = load_images(data, data_dir, download, images, samples)
+    inputs, _ = load_images(data, data_dir, download, images, samples, image_size)
     schedule = schedule_of(file.network, file.schedule, chosen, None, None, max_burst)
     settings = Settings(
         engine, host.environment, tuple(hardware.inrc.path if hardware.inrc else ()), python or sys.executable

@@ -21,6 +21,7 @@ from lava_casc.cli.options import (
     Debug,
     Download,
     Engine,
+    ImageSize,
     MaxBurst,
     Mode,
     Preset,
@@ -30,7 +31,7 @@ from lava_casc.cli.options import (
     check_writable,
     mode_of,
 )
-from lava_casc.cli.samples import load_images, load_texts
+from lava_casc.cli.samples import load_texts, read_dataset_of
 from lava_casc.errors import DataError, RangeError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from lava_casc.frontend import Checkpoint
     from lava_casc.network import IntegerNetwork
     from lava_casc.schedule import WakeSleepSchedule
+    from lava_casc.training import Dataset
 
 #: Batches of the simulator that evaluate takes at a time; it changes no result.
 BATCHES = 8
@@ -61,6 +63,7 @@ def evaluate(
     ] = None,
     data_dir: DataDir = None,
     download: Download = False,
+    image_size: ImageSize = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -134,6 +137,9 @@ def evaluate(
 
         check_use(method, engine, certified, slurm)
     checkpoint = load_checkpoint(model)
+    dataset: Dataset | None = None
+    if image_size is not None and "task" in checkpoint.about:
+        raise DataError(f"--image-size {image_size}: {model} says the size of what it takes. Leave --image-size out.")
     if checkpoint.about.get("task") == "detection":
         source, task = str(data_dir), _detection(model, checkpoint, data, data_dir, split, samples)
     elif checkpoint.about.get("task") == "text":
@@ -142,7 +148,8 @@ def evaluate(
         if data is None and "dataset" not in checkpoint.about:
             raise DataError(f"{model}: does not say what it was trained on. Give --data NAME.")
         source = str(data or checkpoint.about["dataset"])
-        task = _classification(model, checkpoint, source, data_dir, download, samples)
+        dataset = read_dataset_of(checkpoint, source, data_dir, download, image_size)
+        task = _classification(model, checkpoint, dataset, samples)
     if network is None:
         options = pipeline.Options(verify=0)
         integer = pipeline.convert_checkpoint(checkpoint, options, on_step=console.announce).network
@@ -154,8 +161,7 @@ def evaluate(
     if method is not None:
         from lava_casc.cli.methods import prepared
 
-        images = (source, data_dir, download) if checkpoint.about.get("task") is None else None
-        methods = prepared(method, checkpoint, integer, images)
+        methods = prepared(method, checkpoint, integer, dataset)
         if study is None:
             from lava_casc.cli.methods import run_methods
 
@@ -295,12 +301,12 @@ def _texts(
     )
 
 
-def _classification(
-    model: Path, checkpoint: Checkpoint, name: str, data_dir: Path | None, download: bool, samples: int | None
-) -> Task:
-    images, labels = load_images(name, data_dir, download, None, samples)
-    if images.shape[1:] != checkpoint.input.shape:
-        raise DataError(f"{model}: takes {checkpoint.input.shape}, but the images of {name} are {images.shape[1:]}.")
+def _classification(model: Path, checkpoint: Checkpoint, dataset: Dataset, samples: int | None) -> Task:
+    images, labels = dataset.test_images[:samples], dataset.test_labels[:samples]
+    if dataset.shape != checkpoint.input.shape:
+        raise DataError(
+            f"{model}: takes {checkpoint.input.shape}, but the images of {dataset.name} are {dataset.shape}."
+        )
     return Task(
         len(images),
         lambda chosen: images[chosen.start : chosen.stop],

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lava_casc import console
-from lava_casc.cli.samples import read_dataset
 from lava_casc.errors import DataError
 
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from lava_casc.network import IntegerNetwork
     from lava_casc.schedule import WakeSleepSchedule
     from lava_casc.study import Method, Study
+    from lava_casc.training import Dataset
 
 #: Training images that thresholds and biases are calibrated on, and how many neurons they may have in all.
 CALIBRATED, NEURONS = 64, 1 << 26
@@ -32,9 +32,7 @@ def check_use(names: str, engine: str, certified: bool, slurm: Path | None) -> N
         )
 
 
-def prepared(
-    names: str, checkpoint: Checkpoint, network: IntegerNetwork, images: tuple[str, Path | None, bool] | None
-) -> dict[str, Method]:
+def prepared(names: str, checkpoint: Checkpoint, network: IntegerNetwork, dataset: Dataset | None) -> dict[str, Method]:
     """Return the methods that were named, calibrated on the checkpoint's examples or on training images.
 
     Parameters
@@ -43,8 +41,8 @@ def prepared(
         As `lava_casc.baselines.find` takes them.
     checkpoint : Checkpoint
     network : IntegerNetwork
-    images : (str, Path or None, bool), optional
-        Data set, folder and whether to fetch it, where there are training images.
+    dataset : Dataset, optional
+        Where there are training images.
     """
     import numpy as np
 
@@ -53,8 +51,8 @@ def prepared(
     chosen = find(names)
     calibrates = any(METHODS[name].calibrates for name in chosen) and not network.is_recurrent
     examples: Any = checkpoint.examples if calibrates else None
-    if examples is None and images is not None and calibrates:
-        examples = read_dataset(*images).train_images[:CALIBRATED]
+    if examples is None and dataset is not None and calibrates:
+        examples = dataset.train_images[:CALIBRATED]
     if examples is not None:
         examples = examples[: max(1, min(CALIBRATED, NEURONS // network.neurons))].astype(np.int64)
         console.err.print(f"calibrating thresholds and biases on {len(examples)} training samples ...")

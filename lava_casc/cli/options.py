@@ -56,6 +56,16 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the 
 Download = Annotated[bool, typer.Option("--download", help="Fetch the data set into --data-dir if it is not there.")]
 
 
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        "--image-size",
+        min=1,
+        help="Of --data folder: scale images to this side and crop the middle. A checkpoint says how it was trained.",
+    ),
+]
+
+
 Mode = Literal["unary", "burst", "graded"]
 
 

@@ -17,6 +17,7 @@ from lava_casc.cli.options import (
     DataDir,
     Debug,
     Download,
+    ImageSize,
     MaxBurst,
     Mode,
     Precision,
@@ -45,6 +46,7 @@ def run(
     ] = None,
     data_dir: DataDir = None,
     download: Download = False,
+    image_size: ImageSize = None,
     images: Annotated[
         Path | None,
         typer.Option(
@@ -102,7 +104,7 @@ def run(
     file = read_file(network)
     integer = file.network
     if model is None:
-        pictures, labels = load_images(data, data_dir, download, images, samples)
+        pictures, labels = load_images(data, data_dir, download, images, samples, image_size)
     else:
         pictures, labels = texts_to_run(model, data, data_dir, images, samples)
     integer.encode(pictures)  # a wrong shape or range is said before anything runs

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def load_images(
-    data: str | None, data_dir: Path | None, download: bool, images: Path | None, samples: int | None
+    data: str | None,
+    data_dir: Path | None,
+    download: bool,
+    images: Path | None,
+    samples: int | None,
+    image_size: int | None = None,
 ) -> tuple[Any, Any]:
     """Return the test images of a data set and their labels, or the samples of a file and None."""
     import numpy as np
@@ -22,6 +27,8 @@ def load_images(
     if (data is None) == (images is None):
         raise DataError("give either --data NAME or --images FILE.npy.")
     if images is not None:
+        if image_size is not None:
+            raise DataError(f"--image-size {image_size}: is for --data folder. Leave it out with --images.")
         try:
             loaded = np.load(images, allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -31,8 +38,16 @@ def load_images(
         if not isinstance(loaded, np.ndarray) or loaded.ndim not in (2, 4) or not len(loaded):
             raise DataError(f"{images}: not a non-empty array (N, C, H, W) or (N, I). Save one with numpy.save.")
         return loaded[:samples], None
-    dataset = read_dataset(str(data), data_dir, download)
+    dataset = read_dataset(str(data), data_dir, download, image_size)
     return dataset.test_images[:samples], dataset.test_labels[:samples]
+
+
+def read_dataset_of(
+    checkpoint: Checkpoint, name: str, data_dir: Path | None, download: bool, image_size: int | None
+) -> Dataset:
+    """Return a data set for a checkpoint: images of folders in the size that it was trained on, if none is given."""
+    trained = checkpoint.about.get("image_size") if name == "folder" else None
+    return read_dataset(name, data_dir, download, image_size or trained)
 
 
 def read_dataset(name: str, data_dir: Path | None, download: bool, image_size: int | None = None) -> Dataset:

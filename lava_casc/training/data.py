@@ -37,6 +37,8 @@ class Dataset:
         The greatest value that a pixel can have.
     scale : float
         ``real = scale * integer``: what a model is trained on.
+    image_size : int or None
+        The side that images of a folder were scaled and cropped to.
 
     Raises
     ------
@@ -52,6 +54,7 @@ class Dataset:
     test_labels: NDArray[np.int64]
     input_high: int
     scale: float
+    image_size: int | None = None
 
     def __post_init__(self) -> None:
         for split in ("train", "test"):
@@ -287,7 +290,8 @@ def _folder(data_dir: Path | None, image_size: int | None, progress: Callable[[f
     paths = [path for split in splits for path, _ in split.samples]
     images = np.split(_read_images(paths, size, image_size is not None, progress), [len(train)])
     labels = [np.array(split.targets, np.int64) for split in splits]
-    return Dataset("folder", tuple(train.classes), images[0], labels[0], images[1], labels[1], 255, 1 / 255)
+    kept = images[0], labels[0], images[1], labels[1]
+    return Dataset("folder", tuple(train.classes), *kept, 255, 1 / 255, image_size)
 
 
 def _size(path: str) -> tuple[int, int]:

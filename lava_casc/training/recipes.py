@@ -218,9 +218,9 @@ def train_checkpoint(
         progress=progress,
         on_epoch=on_epoch,
     )
-    steps = {} if residual is None else {"residual_steps": residual.steps}
     about = {
-        **steps,
+        **({} if residual is None else {"residual_steps": residual.steps}),
+        **({} if dataset.image_size is None else {"image_size": dataset.image_size}),
         "dataset": dataset.name,
         "epochs": settings.epochs,
         "batch_size": settings.batch_size,
