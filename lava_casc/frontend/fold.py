@@ -275,7 +275,8 @@ class _Affine:
     def synapses(self) -> tuple[Synapse, ...]:
         """The terms of a value that a layer is made of, none of which is a diagonal any more."""
         found = tuple(term for term in self.terms if not isinstance(term, _Diagonal))
-        assert len(found) == len(self.terms)
+        if len(found) != len(self.terms):
+            raise AssertionError(f"{self.label}: a diagonal is left among the synapses")
         return found
 
     @property
