@@ -38,7 +38,7 @@ def draw(folder: Path) -> dict[str, Path]:
         shutil.copy(ROOT / "tests" / "data" / "digits.pt", temporary)
         home = Path.cwd()
         os.chdir(temporary)
-        _call("lava-casc export digits.pt --verify 1", Console(file=io.StringIO()))
+        _call("lava-casc export digits.pt --verify 1 --json", Console(file=io.StringIO()))
         for name, line in SCENES.items():
             screen = Console(record=True, width=WIDTH, force_terminal=True, highlight=False, file=io.StringIO())
             screen.print(f"[bold]$ {line}[/bold]")

@@ -149,7 +149,7 @@ def keeping(path: Path, what: str) -> Iterator[None]:
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """Print a table to stdout; numbers flush right."""
     cells = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    shown = Table(title=title, title_justify="left")
+    shown = Table(title=title, title_justify="left", show_header=any(columns))
     width = 1
     for i, column in enumerate(columns):
         numeric = all(isinstance(row[i], int | float) or row[i] == "" for row in rows)
