@@ -143,8 +143,10 @@ def check_seal(data: bytes) -> None:
     if data.startswith(b"PK"):
         raise NetworkFileError("is a zip archive, as checkpoints are, and no network. Make one with lava-casc export.")
     if not data.startswith(SEAL):
-        kind = "an HDF5 file, but no network" if data.startswith(_SIGNATURE) else "no network"
-        raise NetworkFileError(f"is {kind} that lava_casc wrote: it does not start with {NETWORK!r}. {REMEDY}.")
+        kind, nir = "no network", ""
+        if data.startswith(_SIGNATURE):
+            kind, nir = "an HDF5 file, but no network", "; a NIR graph is read by lava-casc import"
+        raise NetworkFileError(f"is {kind} that lava_casc wrote: it does not start with {NETWORK!r}. {REMEDY}{nir}.")
     if data[:SEAL_SIZE] != _block(memoryview(data)[SEAL_SIZE:]):
         raise NetworkFileError(f"was damaged, cut short or altered: it does not match its SHA-256. {REMEDY}.")
 
