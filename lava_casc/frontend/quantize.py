@@ -6,9 +6,10 @@ sources (``V = W * scale_source``), a grid ``g`` makes everything an integer::
     w = round(V / g)    B = round(b / g)    threshold = step / g    initial = floor(phase * threshold)
 
 The grid is chosen as ``g = step / n`` for an integer ``n``, so that the threshold ``n`` has no rounding error, and as
-fine as the weight bits allow. Where the proven range leaves the hardware's registers, ``n`` of that channel is made
-smaller, which is bits of weight given up; where that costs more than two, bits of the input are given up too. Both are
-reported; a network that still does not fit is refused.
+fine as the weight bits allow. Weights that lie on a grid of few steps already, as of a network that was trained with
+quantized weights, keep their proportions exactly, where a somewhat coarser grid lets them. Where the proven range
+leaves the hardware's registers, ``n`` of that channel is made smaller, which is bits of weight given up; where that
+costs more than two, bits of the input are given up too. Both are reported. A network that does not fit then is refused.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ FINEST_THRESHOLD = 1 << 16
 #: Weight bits that a layer on the input gives up before the input gives up one.
 WEIGHT_BITS_BEFORE_INPUT = 2.0
 MOST_INPUT_SHIFT = 4
+#: Weights that are whole multiples of a step, to within this share of it, and up to so many of them, lie on a grid.
+ON_GRID, MOST_STEPS = 1e-4, 127
 #: Far beyond any register, and safe from overflow in int64 when it is added to a worst case.
 GREATEST_BIAS = 2.0**60
 
@@ -271,7 +274,8 @@ class _Quantizer:
         weighted = finest > 0
         noise = self._noise(layer, exponents)
         finest = np.maximum(finest, step / max(FINEST_THRESHOLD, noise / FINEST_NOISE))
-        threshold = wanted = np.floor(step / finest).astype(np.int64)
+        own, peaks = self._own_steps(layer, shape)
+        threshold = wanted = _aligned(np.floor(step / finest).astype(np.int64), own / step, peaks)
         while True:
             grid = step / threshold
             quantized = Neurons(
@@ -288,6 +292,7 @@ class _Quantizer:
             if excess.max() <= 1:
                 break
             smaller = np.minimum(threshold - 1, (threshold / np.maximum(excess, 1)).astype(np.int64))
+            smaller = _aligned(smaller, own / step, peaks)
             threshold = np.where(excess > 1, smaller, threshold)
             if not self.per_channel:
                 threshold = np.full_like(threshold, threshold.min())
@@ -297,6 +302,21 @@ class _Quantizer:
         self.units[layer.name] = step
         self.sources[layer.name] = Source(shape, 0, layer.levels)
         return quantized, found, float(np.log2(wanted / threshold)[weighted].max(initial=0))
+
+    def _own_steps(self, layer: FloatNeurons | FloatReadout, shape: Shape) -> tuple[NDArray, NDArray]:
+        """Return the step of the grid on which each channel's weights lie, in units of X, and how many its greatest is.
+
+        Both are 0 where they lie on none, and where branches meet. One grid a layer fits all channels or none.
+        """
+        none = np.zeros(shape[0]), np.zeros(shape[0], np.int64)
+        if len(layer.synapses) != 1:
+            return none
+        (synapse,) = layer.synapses
+        found = [_steps(row.ravel()) for row in synapse.weight.reshape(shape[0], -1)]
+        own, peaks = np.array([step for step, _ in found]), np.array([peak for _, peak in found])
+        if not self.per_channel and np.ptp(own) > ON_GRID / MOST_STEPS * own.min():
+            return none
+        return own * self.units[synapse.source], peaks
 
     def _noise(self, layer: FloatNeurons, exponents: list[int]) -> float:
         """Return the root mean square of what rounding adds to X, with all sources at their greatest, in units of X."""
@@ -310,7 +330,11 @@ class _Quantizer:
         self, layer: FloatReadout, shape: Shape, exponents: list[int], finest: NDArray
     ) -> tuple[Readout, LayerRange, float]:
         # Logits without weights are their biases, on a grid of 16 bits.
-        wanted = grid = float(finest.max()) or float(np.abs(layer.bias).max()) / FINEST_THRESHOLD or 1.0
+        wanted = float(finest.max()) or float(np.abs(layer.bias).max()) / FINEST_THRESHOLD or 1.0
+        own = self._own_steps(layer, shape)[0]
+        if wanted <= own.min() and np.ptp(own) <= ON_GRID / MOST_STEPS * own.min():  # one grid for all channels
+            wanted = float(own.min() / np.floor(own.min() / wanted))
+        grid = wanted
         while True:
             scale = np.full(shape[0], grid)
             quantized = Readout(layer.name, self._synapses(layer, scale, exponents), _bias(layer, scale, shape), grid)
@@ -408,6 +432,42 @@ def _peaks(weight: NDArray[np.float64], channels: int) -> NDArray[np.float64]:
     """Return the greatest magnitude of each channel's weights, (channels,); NaN where one of them is."""
     rows = weight.reshape(channels, -1)
     return np.maximum(rows.max(1), -rows.min(1))
+
+
+def _steps(weights: NDArray[np.float64]) -> tuple[float, int]:
+    """Return the step of which all weights are whole multiples, and how many the greatest is, or zeros."""
+    few = MOST_STEPS + 1
+    if len(np.unique(np.abs(weights[: 2 * few]))) > few:  # as most are, and soon told
+        return 0.0, 0
+    values = np.unique(np.abs(weights))
+    values = values[values > 0]
+    if not 3 <= len(values) <= few:  # one or two are multiples of almost anything
+        return 0.0, 0
+    for peak in range(len(values), few):
+        steps = values / (values[-1] / peak)
+        if np.abs(steps - np.rint(steps)).max() <= ON_GRID:
+            return float(values[-1] / peak), peak
+    return 0.0, 0
+
+
+def _aligned(threshold: NDArray[np.int64], ratio: NDArray[np.float64], peaks: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return thresholds, lower by at most half, at which weights on a grid are whole multiples of one integer.
+
+    With a threshold of n a step of the grid is ``r = ratio n`` units. Where r is so close to an integer m that also the
+    greatest weight, ``peak r``, is rounded to ``peak m``, rounding has changed no proportion. Of such n the one with
+    the least ``|r - m| / m`` is taken; a channel without one keeps its threshold.
+    """
+    found = threshold.copy()
+    for channel in np.flatnonzero(ratio * threshold >= 1):
+        n, r = int(threshold[channel]), float(ratio[channel])
+        candidates = np.rint(np.arange(np.floor(n * r), 0, -1) / r).astype(np.int64)  # the nearest to each integer
+        candidates = candidates[(candidates <= n) & (2 * candidates >= n)]
+        steps = r * candidates
+        whole = np.rint(steps)
+        fits = np.abs(steps - whole) * peaks[channel] < 0.5
+        if fits.any():
+            found[channel] = candidates[np.argmin(np.where(fits, np.abs(steps - whole) / whole, np.inf))]
+    return found
 
 
 def _of_layer(peaks: NDArray[np.float64]) -> NDArray[np.float64]:

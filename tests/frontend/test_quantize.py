@@ -13,7 +13,7 @@ from torch import nn
 from lava_casc.errors import RangeError
 from lava_casc.frontend import CQReLU, InputSpec, fold, quantize, trace
 from lava_casc.frontend.fold import FloatNetwork, FloatNeurons, FloatReadout, evaluate, received
-from lava_casc.frontend.quantize import LEAST_WEIGHT_BITS, WEIGHT_BITS_BEFORE_INPUT
+from lava_casc.frontend.quantize import LEAST_WEIGHT_BITS, WEIGHT_BITS_BEFORE_INPUT, _aligned, _steps
 from lava_casc.hardware import read_hardware
 from lava_casc.integer import signed_range
 from lava_casc.network import Conv, Dense, MaxPool, Neurons, Readout
@@ -167,6 +167,73 @@ def test_halves_go_to_even_and_whole_weights_stay():
     np.testing.assert_array_equal(network["hidden"].synapses[0].weight, [[127, 0, 2, 0, -2, 4, 77]])
     assert network["hidden"].threshold == [127]
     assert report.layers[0].weight_error > 0
+
+
+# Weights that are quantized already
+
+
+def in_proportion(weight, whole):
+    """Return whether each row of integers is a multiple of a row of others."""
+    return all((w * np.abs(k).max() == k * np.abs(w).max()).all() for w, k in zip(weight, whole, strict=True))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5])
+@pytest.mark.parametrize("seed", range(5))
+def test_weights_of_few_steps_keep_their_proportions(bits, seed):
+    rng = np.random.default_rng(seed)
+    most = 2 ** (bits - 1) - 1 + (bits == 2) * 2  # three magnitudes at least: fewer are on any grid
+    whole, last = rng.integers(-most, most + 1, (6, 40)), rng.integers(-most, most + 1, (3, 6))
+    whole[:, :most] = np.arange(1, most + 1)
+    last[:, :most] = np.arange(1, most + 1)[: last.shape[1]]
+    steps = rng.uniform(0.01, 0.1, (6, 1))
+    floats = dense(whole * steps, 0.3, levels=7, threshold=rng.uniform(1, 5), readout=last * 0.037)
+    network, report = make(floats, spec(40))
+    assert in_proportion(network["hidden"].synapses[0].weight, whole)
+    assert in_proportion(network["readout"].synapses[0].weight, last)
+    assert np.abs(network["hidden"].synapses[0].weight).max() > 63  # and use their bits
+    assert report.layers[0].weight_error < 0.005
+    assert report.layers[1].weight_error < 1e-9  # which has no threshold to meet
+    assert report.layers[0].bits_given_up == 0
+    layerwise, _ = make(dense(whole * 0.05, 0.3, levels=7, readout=last * 0.037), spec(40), per_channel=False)
+    assert in_proportion(layerwise["hidden"].synapses[0].weight, whole)
+    unlike, _ = make(dense(whole * steps, levels=7), spec(40), per_channel=False)
+    assert len(set(unlike["hidden"].threshold)) == 1  # of channels with grids of their own one cannot be right for all
+
+
+def test_weights_of_few_steps_give_up_bits_and_keep_their_proportions():
+    rng = np.random.default_rng(0)
+    whole = rng.integers(-7, 8, (6, 20))
+    network, report = make(dense(whole * 0.01, levels=8, threshold=9.7), spec(20, 0, 31, 1.0), SMALL)
+    assert report.layers[0].bits_given_up > 0.3
+    assert in_proportion(network["hidden"].synapses[0].weight, whole)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_grid_is_seen_where_there_is_one(seed):
+    rng = np.random.default_rng(seed)
+    peak, step = int(rng.integers(3, 128)), float(rng.uniform(1e-6, 1e3))
+    whole = np.concatenate([[peak, -1, 2, 0], rng.integers(-peak, peak + 1, 500)])
+    found, most = _steps(np.float32(step) * whole.astype(np.float32).astype(float))  # as ONNX files hold them
+    assert most == peak
+    assert found == pytest.approx(step, rel=1e-5)
+    assert _steps(rng.normal(size=500)) == _steps(rng.normal(size=4)) == (0.0, 0)
+    assert _steps(step * np.array([0.0, 1, -1, 2])) == (0.0, 0)  # two magnitudes are on any grid
+    off = step * whole.astype(float)
+    off[5] += 2e-3 * step
+    assert _steps(off)[1] != peak
+    assert _steps(step * np.concatenate([[128, 1, 2], whole]))[1] in (0, 128)
+
+
+def test_a_threshold_is_lowered_by_half_at_most_and_only_to_fit():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        n, peak = int(2 ** rng.uniform(0, 16)), int(rng.integers(1, 128))
+        ratio = float(rng.uniform(0, 127 / peak / n))
+        (found,) = _aligned(np.array([n]), np.array([ratio]), np.array([peak]))
+        steps = ratio * found
+        assert n / 2 <= found <= n
+        assert found == n or (round(steps) > 0 and abs(steps - round(steps)) * peak < 0.5)
+    assert _aligned(np.array([50, 0, 1]), np.zeros(3), np.zeros(3, int)).tolist() == [50, 0, 1]
 
 
 @pytest.mark.parametrize("weight_bits", [-1, 0, 1, 9, 100])

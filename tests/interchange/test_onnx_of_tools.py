@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from lava_casc import forward, simulate
+from lava_casc.frontend import fold, quantize
+from lava_casc.hardware import read_hardware
 from lava_casc.interchange.onnx_file import read_onnx
 from lava_casc.pipeline import convert
 
@@ -57,3 +59,12 @@ def test_a_file_of_a_tool_is_read_as_onnxruntime_reads_it(name):
     record = simulate(network, images[:1].astype(int), network.schedule("graded"))
     assert record.certified.all()
     assert (record.logits == forward(network, images[:1].astype(int)).logits).all()
+
+
+@pytest.mark.parametrize("name", ["brevitas-3-bits", "brevitas-4-bits-signed"])
+def test_weights_of_few_bits_keep_their_proportions(name):
+    model, spec = read_onnx(DATA / f"{name}.onnx")
+    _, report = quantize(fold(model.graph), spec, read_hardware())
+    alone = [layer.weight_error for layer in report.layers if len(layer.branches) == 1]
+    assert len(alone) >= 2
+    assert max(alone) < 2e-4  # of a threshold that is an integer
