@@ -242,9 +242,9 @@ def test_augmentation_is_that_of_the_recipe(tmp_path, monkeypatch, augment, expe
         (
             _toy(3, 16),
             {"architecture": "digits"},
-            r"architecture 'digits' for images of 3x16x16: the model does not ru",
+            r"architecture 'digits' for images of 3x16x16: readout: does not ru",
         ),
-        (_toy(3, 7), {"architecture": "vgg9"}, r"'vgg9' for images of 3x7x7: the model does not run on an input"),
+        (_toy(3, 7), {"architecture": "vgg9"}, r"'vgg9' for images of 3x7x7: .*does not run on an input"),
         (_toy(1, 16), {"augment": "autoaugment"}, "AutoAugment is for images of three channels. Train with --augment"),
         (_toy(3, 16), {"architecture": "nothing"}, "architecture 'nothing' is not known"),
     ],
