@@ -96,8 +96,6 @@ def run(
             mode=mode, preset=preset, max_burst=max_burst, wake_steps=wake_steps, sleep_steps=sleep_steps,
             fixed_period=fixed_period or None, picture=picture,
         )  # fmt: skip
-    if engine != "reference":
-        lava_casc.loihi.require_lava()  # before any work
     for path in (picture, output):
         if path is not None:
             check_writable(path)
@@ -108,6 +106,8 @@ def run(
     else:
         pictures, labels = texts_to_run(model, data, data_dir, images, samples)
     integer.encode(pictures)  # a wrong shape or range is said before anything runs
+    if engine != "reference":
+        lava_casc.loihi.require_lava()
     held, asked, interrupted = engine == "staircase", len(pictures), False
     schedule = schedule_of(integer, file.schedule, chosen, wake_steps, sleep_steps, max_burst)
     runner = Runner(integer, schedule, engine, precision, not fixed_period)
