@@ -125,7 +125,7 @@ def run_script(patch, words):
 
 
 def needs_torchvision(words):
-    return any(word in words for word in ("detection", "out/detector.pt", "photos"))
+    return any(word in ("detection", "out/detector.pt") or "photos" in word for word in words)
 
 
 def needs_lava(words):
